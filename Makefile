@@ -1,0 +1,44 @@
+# Every target makes the environment that it needs, once; `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+RUNTIME_VENV := .venv-runtime
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-runtime lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## export the seeded RNN to build/hello and print how its backends agree with PyTorch
+	$(VENV)/bin/rnn-export export hello -o build/hello --overwrite
+
+test: $(VENV)/.installed ## run all tests
+	$(VENV)/bin/python -m pytest -n 2
+
+test-runtime: $(RUNTIME_VENV)/.installed ## run the runtime's tests where PyTorch, onnx and rich are not installed
+	$(RUNTIME_VENV)/bin/python -c "from importlib.util import find_spec; found = [n for n in ('torch', 'onnx', 'rich') if find_spec(n)]; assert not found, found"
+	$(RUNTIME_VENV)/bin/rnn-export --help
+	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
+
+lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+clean: ## remove the environments, caches and all that was built
+	rm -rf $(VENV) $(RUNTIME_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# pip first: the one that comes with Python 3.11 knows no --group.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test --group lint
+	touch $@
+
+$(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(RUNTIME_VENV)/bin/python || $(PYTHON) -m venv $(RUNTIME_VENV)
+	$(RUNTIME_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(RUNTIME_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu]" --group test-runtime
+	touch $@

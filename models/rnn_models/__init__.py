@@ -1,0 +1,34 @@
+"""Seeded reference models: the recurrent models that rnn-export is tried on, by name.
+
+>>> import rnn_models
+>>> model = rnn_models.hello()
+>>> model(rnn_models.hello_input())[0].shape
+torch.Size([3, 5, 2])
+
+`get(name)` gives a model together with all that an export of it needs. Each factory builds the same weights at every
+call, and leaves PyTorch's global random state as it was.
+"""
+
+from rnn_models._cells import gru, lstm
+from rnn_models._charlm import CharLM, charlm
+from rnn_models._forecaster import Forecaster, forecaster
+from rnn_models._hello import hello, hello_batch_first, hello_input
+from rnn_models._registry import BuiltIn, get, names
+from rnn_models._tagger import Tagger, tagger
+
+__all__ = [
+    "BuiltIn",
+    "CharLM",
+    "Forecaster",
+    "Tagger",
+    "charlm",
+    "forecaster",
+    "get",
+    "gru",
+    "hello",
+    "hello_batch_first",
+    "hello_input",
+    "lstm",
+    "names",
+    "tagger",
+]

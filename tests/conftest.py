@@ -1,0 +1,33 @@
+import os
+import random
+import shutil
+
+import pytest
+from hypothesis import settings
+
+# The first call of a session or of a captured program takes far longer than the next, so examples have no deadline.
+settings.register_profile("rnn-export", settings(), deadline=None)
+settings.load_profile("rnn-export")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked and not cuda_is_here():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and onnxruntime-gpu"))
+
+
+def cuda_is_here() -> bool:
+    import onnxruntime  # only when a test asks for it
+
+    # onnxruntime-gpu names its provider on machines without a GPU too.
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers() and shutil.which("nvidia-smi") is not None
+
+
+def pytest_configure(config):
+    # Slices of large suites change from run to run. The first process sets the seed, and its workers inherit it.
+    os.environ.setdefault("RNN_EXPORT_SEED", str(random.SystemRandom().randrange(10**6)))
+
+
+def pytest_report_header(config):
+    return f"slices of large suites: RNN_EXPORT_SEED={os.environ['RNN_EXPORT_SEED']}"

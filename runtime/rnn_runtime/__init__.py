@@ -1,0 +1,35 @@
+"""Run exported recurrent models with NumPy and ONNX Runtime alone.
+
+import rnn_runtime
+
+model = rnn_runtime.load("build/hello")  # a bundle folder, or a bare .onnx file
+result = model.run(x)  # result["output"], result.state
+result = model.run(y, state=result.state)  # goes on where x ended
+model.check()  # replays the recorded inputs and outputs
+"""
+
+from ._errors import BundleError, DependencyError, DeviceError, Error, InputError, MismatchError
+from ._model import Model, load
+from ._report import Report, Row
+from ._result import Result
+from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BundleError",
+    "DependencyError",
+    "DeviceError",
+    "Error",
+    "InputError",
+    "LengthsSpec",
+    "MismatchError",
+    "Model",
+    "Report",
+    "Result",
+    "Row",
+    "Signature",
+    "StateSpec",
+    "TensorSpec",
+    "load",
+]

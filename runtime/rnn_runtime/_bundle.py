@@ -1,0 +1,192 @@
+"""A bundle: the folder that an export writes. It is read as data, checked, and never run as code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ._errors import BundleError
+from ._paths import inside
+from ._signature import Signature
+
+FORMAT_VERSION = 1
+
+MANIFEST = "manifest.json"
+ONNX = "model.onnx"
+TORCHSCRIPT = "model.pt"
+GOLDEN = "golden.npz"
+
+MANIFEST_LIMIT = 16 * 2**20
+"""Bytes. A manifest holds names and numbers: a larger one is not a manifest, and is not read into memory."""
+
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "signature": dict,
+    "files": dict,
+    "layers": list,
+    "versions": dict,
+    "tolerance": (int, float),
+    "verified": dict,
+}
+_AGAIN = "copy the whole folder again, or export the model again"
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """What the manifest says of a file: its SHA-256 as lower-case hex, and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on disk, its manifest read and checked; the files are checked as they are read.
+
+    Attributes:
+        path: the folder.
+        signature: the model's inputs, outputs and states.
+        manifest: all of manifest.json.
+        tolerance: what every backend was held to, relative to max(1, largest |value|).
+        files: the files that the manifest lists.
+    """
+
+    path: Path
+    signature: Signature
+    manifest: dict[str, Any]
+    tolerance: float
+    files: dict[str, FileSpec]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read the manifest of the bundle in the folder `path`.
+
+        Raises:
+            BundleError: there is no bundle, its version is unknown, or its manifest is damaged or names files outside.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise BundleError(f"there is no folder {folder}; expected a bundle: check the path")
+        manifest = _parse(folder, _read_manifest(folder))
+        tolerance = float(manifest["tolerance"])
+        if not (math.isfinite(tolerance) and tolerance >= 0):
+            _damaged(folder, f"the tolerance is {tolerance}")
+        files = {name: _file_spec(folder, name, entry) for name, entry in manifest["files"].items()}
+        try:
+            signature = Signature.from_dict(manifest["signature"])
+        except BundleError as error:
+            raise BundleError(f"{folder / MANIFEST}: {error}") from None
+        return cls(folder, signature, manifest, tolerance, files)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, which have the size and the hash that the manifest says.
+
+        Raises:
+            BundleError: the file is not listed, is missing or cannot be read, or is not the one that was sealed.
+        """
+        spec, path = self._find(name)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(spec.size) if size == spec.size else b""
+        except OSError as error:
+            _unreadable(path, error)
+        self._compare(name, spec, size, hashlib.sha256(data).hexdigest())
+        return data
+
+    def verify(self, name: str) -> None:
+        """Check a listed file as `read` does, without holding it in memory. Raises BundleError."""
+        spec, path = self._find(name)
+        digest, size = hashlib.sha256(), 0
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+        except OSError as error:
+            _unreadable(path, error)
+        self._compare(name, spec, size, digest.hexdigest())
+
+    def verify_files(self) -> None:
+        """Check every file that the manifest lists. Raises BundleError, at the first that differs."""
+        for name in self.files:
+            self.verify(name)
+
+    def _find(self, name: str) -> tuple[FileSpec, Path]:
+        if name not in self.files:
+            listed = ", ".join(self.files) or "none"
+            raise BundleError(f"{self.path} has no file {name!r}; its manifest lists {listed}: export the model again")
+        path = inside(self.path, name)
+        if not path.is_file():
+            raise BundleError(f"{self.path / name} is missing; the manifest lists it: {_AGAIN}")
+        return self.files[name], path
+
+    def _compare(self, name: str, spec: FileSpec, size: int, sha256: str) -> None:
+        path = self.path / name
+        if size != spec.size:
+            raise BundleError(f"{path} has {size} bytes; the manifest says {spec.size}: {_AGAIN}")
+        if sha256 != spec.sha256:
+            raise BundleError(f"{path} has the SHA-256 {sha256}; the manifest says {spec.sha256}: {_AGAIN}")
+
+
+def _read_manifest(folder: Path) -> bytes:
+    path = inside(folder, MANIFEST)
+    if not path.is_file():
+        raise BundleError(f"{folder} has no {MANIFEST}; expected a bundle that rnn-export wrote: check the path")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MANIFEST_LIMIT + 1)
+    except OSError as error:
+        _unreadable(path, error)
+    if len(data) > MANIFEST_LIMIT:
+        _damaged(folder, f"it is larger than {MANIFEST_LIMIT} bytes")
+    return data
+
+
+def _parse(folder: Path, data: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        _damaged(folder, f"it is not JSON in UTF-8 ({error})")
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        _damaged(folder, "it has no format_version")
+    version = manifest["format_version"]
+    if version is True or version != FORMAT_VERSION:
+        raise BundleError(
+            f"{folder / MANIFEST} has format_version {version!r}; this rnn_runtime reads {FORMAT_VERSION}: "
+            "upgrade rnn-export, or export the model again"
+        )
+    missing = [key for key in _KEYS if key not in manifest]
+    if missing:
+        _damaged(folder, f"it lacks {', '.join(missing)}")
+    for key, kind in _KEYS.items():
+        if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
+            _damaged(folder, f"its {key} is a {type(manifest[key]).__name__}")
+    return manifest
+
+
+def _file_spec(folder: Path, name: str, entry: object) -> FileSpec:
+    inside(folder, name)
+    sha256, size = (entry.get("sha256"), entry.get("size")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(sha256, str) or len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+        _damaged(folder, f"the sha256 of {name!r} is {sha256!r}")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        _damaged(folder, f"the size of {name!r} is {size!r}")
+    return FileSpec(sha256, size)
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _damaged(folder: Path, what: str) -> NoReturn:
+    raise BundleError(f"{folder / MANIFEST} is damaged: {what}; expected a manifest that rnn-export wrote: {_AGAIN}")
+
+
+def _unreadable(path: Path, error: OSError) -> NoReturn:
+    raise BundleError(f"{path} cannot be read ({error.strerror}): check its permissions, or {_AGAIN}") from None

@@ -1,0 +1,168 @@
+"""From what a caller gives (an array, a tuple, a dict, a state, lengths) to one checked array per graph input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _guards
+from ._errors import InputError
+from ._guards import Sizes
+from ._signature import Signature, TensorSpec
+
+_REFUSED = object()  # stands for an input that a problem was found with already
+
+
+def make(signature: Signature, inputs: object, state: object = None, lengths: object = None) -> dict[str, NDArray[Any]]:
+    """An array for every graph input: those given, zeros for the states that are not, full lengths if none are.
+
+    Raises:
+        InputError: something given does not fit the signature, or something is missing; lists all problems.
+    """
+    problems: list[str] = []
+    given = _gather(signature, inputs, state, lengths, problems)
+    lengths_name = signature.lengths.input if signature.lengths else None
+    needed = {spec.name for spec in signature.data_inputs}
+    arrays: dict[str, NDArray[Any]] = {}
+    sizes = Sizes()
+    for spec in signature.inputs:
+        if spec.name in given:
+            array = None if given[spec.name] is _REFUSED else _array(spec, given[spec.name], problems)
+            if array is None:
+                continue
+            if spec.name == lengths_name:
+                array, wrong = _integers(spec, array)
+            else:
+                wrong = _guards.tensor(spec, array)
+            problems += wrong
+            arrays[spec.name] = array
+            if array.ndim == len(spec.axes):
+                sizes.add(spec, array.shape)
+        elif spec.name in needed:
+            problems.append(f"the input {spec.name!r} is missing: give it as {spec}")
+    problems += sizes.conflicts()
+    _check_lengths(signature, arrays, sizes, problems)
+    if not problems:  # what is left out can only be made from what fits
+        _fill(signature, arrays, sizes, problems)
+    if len(problems) > 1:
+        raise InputError("\n- ".join([f"{len(problems)} problems with the inputs:", *problems]))
+    if problems:
+        raise InputError(problems[0])
+    return {spec.name: arrays[spec.name] for spec in signature.inputs}
+
+
+def _gather(
+    signature: Signature, inputs: object, state: object, lengths: object, problems: list[str]
+) -> dict[str, object]:
+    """All that was given, by the name of the graph input that it is for."""
+    data = tuple(spec.name for spec in signature.data_inputs)
+    every = tuple(spec.name for spec in signature.inputs)
+    states = tuple(spec.input for spec in signature.states)
+    given: dict[str, object] = {}
+
+    def take(what: str, values: Mapping[Any, object], known: tuple[str, ...]) -> None:
+        for name, value in values.items():
+            if name not in known:
+                problems.append(f"there is no {what} {name!r}; the model takes {_names(known)}: check the name")
+            elif name in given:
+                problems.append(f"{name!r} is given twice: leave one of them out")
+            else:
+                given[name] = value
+
+    if isinstance(inputs, Mapping):
+        take("input", inputs, every)
+    elif hasattr(inputs, "shape") or hasattr(inputs, "__array__") or isinstance(inputs, tuple | list):
+        values = inputs if isinstance(inputs, tuple | list) else (inputs,)
+        if len(values) == len(data):
+            given = dict(zip(data, values, strict=True))
+        else:
+            problems.append(
+                f"{len(values)} input{'s were' if len(values) != 1 else ' was'} given; the model takes {len(data)}, "
+                f"{_names(data)}: give a tuple of arrays in this order, or a dict by name"
+            )
+            given = dict.fromkeys(data, _REFUSED)
+    else:
+        problems.append(
+            f"the inputs are a {type(inputs).__name__}; expected an array, a tuple of arrays, or a dict by name"
+        )
+        given = dict.fromkeys(data, _REFUSED)
+    if isinstance(state, Mapping):
+        take("state", state, states)
+    elif state is not None:
+        problems.append(
+            f"the state is a {type(state).__name__}; expected a dict by name ({_names(states)}): give result.state"
+        )
+    if lengths is not None and signature.lengths is None:
+        problems.append("lengths were given; the model takes none: leave them out")
+    elif lengths is not None and signature.lengths is not None:
+        take("input", {signature.lengths.input: lengths}, every)
+    return given
+
+
+def _array(spec: TensorSpec, value: object, problems: list[str]) -> NDArray[Any] | None:
+    try:
+        return np.asarray(value, order="C")
+    except Exception as error:  # whatever the object's own __array__ raises
+        problems.append(f"{spec.name!r} cannot be read as an array ({error}): give a numpy.ndarray as {spec}")
+        return None
+
+
+def _integers(spec: TensorSpec, array: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+    """Lengths before their range is known: any integer type will do, and one number stands for all rows."""
+    if array.dtype.kind not in "iu":
+        return array, [f"{spec.name!r} has dtype {array.dtype}; lengths are integers: give a list of int"]
+    if array.ndim == 0:
+        return array, []
+    return array, _guards.tensor(TensorSpec(spec.name, str(array.dtype), spec.axes), array)
+
+
+def _check_lengths(signature: Signature, arrays: dict[str, NDArray[Any]], sizes: Sizes, problems: list[str]) -> None:
+    if signature.lengths is None or signature.lengths.input not in arrays:
+        return
+    spec = signature.input(signature.lengths.input)
+    array = arrays[spec.name]
+    if array.dtype.kind in "iu":
+        problems += _guards.lengths(signature.lengths, array, sizes.get(signature.lengths.axis))
+    if not problems and array.ndim:
+        arrays[spec.name] = array.astype(spec.dtype)  # safe: the values are known to be small
+    elif not problems and (rows := sizes.get(spec.axes[0])) is not None:
+        arrays[spec.name] = np.full((rows,), array, spec.dtype)
+    elif not problems:
+        problems.append(f"{spec.name!r} is one number, and no other input tells the number of rows: give a list of int")
+
+
+def _fill(signature: Signature, arrays: dict[str, NDArray[Any]], sizes: Sizes, problems: list[str]) -> None:
+    for state in signature.states:
+        if state.input in arrays:
+            continue
+        spec = signature.input(state.input)
+        shape = [sizes.get(axis) for axis in spec.axes]
+        if None in shape:
+            problems.append(_unknown(spec, sizes, "the state cannot start as zeros"))
+        else:
+            arrays[spec.name] = np.zeros([size for size in shape if size is not None], spec.dtype)
+    if signature.lengths is not None and signature.lengths.input not in arrays:
+        spec = signature.input(signature.lengths.input)
+        rows, size = sizes.get(spec.axes[0]), sizes.get(signature.lengths.axis)
+        if rows is None or size is None:
+            problems.append(_unknown(spec, sizes, "the lengths cannot be taken as full"))
+        elif size < signature.lengths.minimum:
+            problems.append(
+                f"axis {signature.lengths.axis!r} has size {size}; the model takes lengths of "
+                f"{signature.lengths.minimum} or more: give a longer input"
+            )
+        else:
+            arrays[spec.name] = np.full((rows,), size, spec.dtype)
+
+
+def _unknown(spec: TensorSpec, sizes: Sizes, what: str) -> str:
+    axes = [axis for axis in spec.axes if sizes.get(axis) is None]
+    told = f"no other input tells the size of {_names(axes)}" if axes else "no other input tells the size of its axis"
+    return f"{what}: {told}: give {spec.name!r} as {spec}"
+
+
+def _names(names: Any) -> str:
+    return ", ".join(map(repr, names)) or "none"

@@ -1,0 +1,85 @@
+"""Checks on arrays before ONNX Runtime sees them: an empty batch there ends the process, not the call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._signature import LengthsSpec, TensorSpec
+
+
+class Sizes:
+    """The sizes of the named axes, and which inputs say so."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[int, list[str]]] = {}
+
+    def add(self, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+        """Take the sizes from an array that stands for `spec`."""
+        for axis, size in zip(spec.axes, shape, strict=True):
+            if isinstance(axis, str) and size > 0:
+                names = self._seen.setdefault(axis, {}).setdefault(size, [])
+                if spec.name not in names:
+                    names.append(spec.name)
+
+    def get(self, axis: int | str) -> int | None:
+        """The size of an axis, None where no input tells or two disagree; a fixed axis is its own size."""
+        if isinstance(axis, int):
+            return axis
+        sizes = self._seen.get(axis, {})
+        return next(iter(sizes)) if len(sizes) == 1 else None
+
+    def conflicts(self) -> list[str]:
+        """What to say of each axis on which inputs disagree."""
+        return [
+            f"axis {axis!r} has size {' but '.join(f'{s} in {_quoted(names)}' for s, names in sizes.items())}: "
+            "give all inputs the same size"
+            for axis, sizes in self._seen.items()
+            if len(sizes) > 1
+        ]
+
+
+def tensor(spec: TensorSpec, array: NDArray[Any]) -> list[str]:
+    """What is wrong with an array that is to be `spec`: dtype, rank, fixed sizes, empty axes."""
+    problems = []
+    if array.dtype != np.dtype(spec.dtype):
+        variable = spec.name if spec.name.isidentifier() else "array"
+        kind = "bool_" if spec.dtype == "bool" else spec.dtype
+        problems.append(
+            f"{spec.name!r} has dtype {array.dtype}; the model takes {spec.dtype}: "
+            f"convert it with {variable}.astype(numpy.{kind})"
+        )
+    if array.ndim != len(spec.axes):
+        problems.append(
+            f"{spec.name!r} has {array.ndim} dimensions, shape {array.shape}; "
+            f"the model takes {len(spec.axes)}: reshape it to {spec}"
+        )
+        return problems
+    for dimension, (axis, size) in enumerate(zip(spec.axes, array.shape, strict=True)):
+        named = f"along {axis!r} (dimension {dimension})" if isinstance(axis, str) else f"in dimension {dimension}"
+        if size == 0:
+            problems.append(f"{spec.name!r} has size 0 {named}; the model takes 1 or more: leave an empty run out")
+        elif isinstance(axis, int) and size != axis:
+            problems.append(f"{spec.name!r} has size {size} {named}; the model takes {axis}: give it as {spec}")
+    return problems
+
+
+def lengths(spec: LengthsSpec, values: NDArray[Any], size: int | None) -> list[str]:
+    """What is wrong with integer lengths along an axis of this size (None: unknown): each is in minimum..size."""
+    wrong = values < spec.minimum
+    limits = f"{spec.minimum} or more"
+    if size is not None:
+        wrong = wrong | (values > size)
+        limits = f"{spec.minimum} to {size}, the size of {spec.axis!r}"
+    if not wrong.any():
+        return []
+    rows = np.flatnonzero(wrong)
+    shown = ", ".join(f"{spec.input}[{row}] is {values.flat[row]}" for row in rows[:5])
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return [f"{shown}{more}; a length is {limits}: leave empty rows out, and cut the others to their axis"]
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(map(repr, names))

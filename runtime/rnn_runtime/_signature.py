@@ -1,0 +1,205 @@
+"""What goes in and what comes out of a model: named tensors, their axes, and which of them are state."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._errors import BundleError
+
+VERSION = 1
+METADATA_KEY = "rnn_export.signature"
+"""Where the signature lies: a key of an .onnx file's metadata_props and of a TorchScript file's extra files."""
+
+DTYPES = frozenset(
+    {"float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor of the graph.
+
+    Attributes:
+        name: the graph's name for it.
+        dtype: NumPy's name of the element type, such as "float32".
+        axes: for each dimension a fixed size, or the name of a dynamic axis such as "batch" or "sequence".
+            Outputs may also hold an expression in those names, such as "2*sequence" or "max(lengths)".
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.axes))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """A state that the caller carries from one run to the next.
+
+    Attributes:
+        input: the graph input that takes it.
+        output: the graph output that gives its next value, of the same dtype and axes.
+        initial: its value at the start of a sequence when none is given: always "zeros" in version 1.
+    """
+
+    input: str
+    output: str
+    initial: str = "zeros"
+
+
+@dataclass(frozen=True, slots=True)
+class LengthsSpec:
+    """The input that holds each row's number of valid steps.
+
+    Attributes:
+        input: the graph input, an integer tensor of axes ("batch",).
+        axis: the name of the axis that it counts along.
+        minimum: the smallest length that is allowed.
+    """
+
+    input: str
+    axis: str
+    minimum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The contract of a model: every graph input and output in order, and what they mean.
+
+    Attributes:
+        inputs: all graph inputs, states and lengths among them.
+        outputs: all graph outputs, next states among them.
+        states: the pairs that carry state.
+        lengths: the input that holds sequence lengths, if there is one.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[StateSpec, ...] = ()
+    lengths: LengthsSpec | None = None
+
+    def input(self, name: str) -> TensorSpec:
+        """The graph input of this name (KeyError if there is none)."""
+        return {spec.name: spec for spec in self.inputs}[name]
+
+    @property
+    def data_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are neither state nor lengths: what a caller gives to each run."""
+        other = {state.input for state in self.states} | ({self.lengths.input} if self.lengths else set())
+        return tuple(spec for spec in self.inputs if spec.name not in other)
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """The dynamic axes of the inputs, in the order of their first appearance."""
+        return tuple(dict.fromkeys(axis for spec in self.inputs for axis in spec.axes if isinstance(axis, str)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dicts for JSON, in the form that docs/bundle.md describes."""
+
+        def tensor(spec: TensorSpec) -> dict[str, Any]:
+            return {"name": spec.name, "dtype": spec.dtype, "axes": list(spec.axes)}
+
+        return {
+            "version": VERSION,
+            "inputs": [tensor(spec) for spec in self.inputs],
+            "outputs": [tensor(spec) for spec in self.outputs],
+            "states": [{"input": s.input, "output": s.output, "initial": s.initial} for s in self.states],
+            "lengths": self.lengths
+            and {"input": self.lengths.input, "axis": self.lengths.axis, "minimum": self.lengths.minimum},
+        }
+
+    def to_json(self) -> str:
+        """The signature as one line of JSON."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: object) -> Signature:
+        """Read what `to_dict` wrote, checking all of it.
+
+        Raises:
+            BundleError: a part is missing, of the wrong type, unknown, or contradicts another part.
+        """
+        return _read(data)
+
+    @classmethod
+    def from_json(cls, text: str) -> Signature:
+        """Read what `to_json` wrote. Raises BundleError like `from_dict`."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"the signature is not JSON: {error}: export the model again") from None
+        return _read(data)
+
+
+def _read(data: object) -> Signature:
+    if not isinstance(data, dict) or "version" not in data:
+        raise BundleError("the signature has no version: it is damaged, or not one of rnn-export's")
+    version = data["version"]
+    if version != VERSION:
+        raise BundleError(
+            f"the signature has version {version!r}; this rnn_runtime reads version {VERSION}: "
+            "upgrade rnn-export, or export the model again"
+        )
+    try:
+        inputs, outputs = (tuple(_tensor(item) for item in data[key]) for key in ("inputs", "outputs"))
+        states = tuple(StateSpec(str(s["input"]), str(s["output"]), str(s["initial"])) for s in data["states"])
+        lengths = data["lengths"]
+        if lengths is not None:
+            lengths = LengthsSpec(str(lengths["input"]), str(lengths["axis"]), int(lengths["minimum"]))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # int(inf) overflows
+        raise BundleError(
+            f"the signature is damaged: {type(error).__name__}: {error}: export the model again"
+        ) from None
+    signature = Signature(inputs, outputs, states, lengths)
+    _check(signature)
+    return signature
+
+
+def _tensor(item: Any) -> TensorSpec:
+    name, dtype, axes = item["name"], item["dtype"], item["axes"]
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a tensor's name is {name!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"{name!r} has dtype {dtype!r}")
+    if not isinstance(axes, list):  # a string would pass for a list of its letters
+        raise ValueError(f"{name!r} has axes {axes!r}")
+    for axis in axes:
+        named = isinstance(axis, str) and axis != ""
+        fixed = isinstance(axis, int) and not isinstance(axis, bool) and axis >= 0
+        if not (named or fixed):
+            raise ValueError(f"{name!r} has an axis {axis!r}")
+    return TensorSpec(name, dtype, tuple(axes))
+
+
+def _check(signature: Signature) -> None:
+    inputs = {spec.name: spec for spec in signature.inputs}
+    outputs = {spec.name: spec for spec in signature.outputs}
+    problems = []
+    if len(inputs) != len(signature.inputs) or len(outputs) != len(signature.outputs):
+        problems.append("a name appears twice")
+    special = [state.input for state in signature.states] + ([signature.lengths.input] if signature.lengths else [])
+    if len(set(special)) != len(special):
+        problems.append("an input is a state twice, or a state and the lengths")
+    for state in signature.states:
+        if state.input not in inputs or state.output not in outputs:
+            problems.append(f"the state {state.input} -> {state.output} is not in the graph")
+        elif inputs[state.input].dtype != outputs[state.output].dtype:
+            problems.append(f"the state {state.input} -> {state.output} changes its dtype")
+        elif len(inputs[state.input].axes) != len(outputs[state.output].axes):
+            problems.append(f"the state {state.input} -> {state.output} changes its rank")
+        if state.initial != "zeros":
+            problems.append(f"the state {state.input} starts from {state.initial!r}, which is unknown")
+    if signature.lengths:
+        spec = inputs.get(signature.lengths.input)
+        if spec is None or not np.issubdtype(np.dtype(spec.dtype), np.integer) or len(spec.axes) != 1:
+            problems.append(f"the lengths input {signature.lengths.input!r} is not an integer tensor of rank 1")
+        if signature.lengths.axis not in signature.axis_names:
+            problems.append(f"the lengths count along {signature.lengths.axis!r}, which no input has")
+    if problems:
+        raise BundleError("the signature contradicts itself: " + "; ".join(problems))

@@ -1,0 +1,77 @@
+"""Which dimensions of the inputs are dynamic, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from rnn_runtime import InputError
+
+from .module import Flat
+
+Axes = dict[str, dict[int, str]]
+
+_WORD = "an axis name is a word such as 'batch' or 'sequence'"
+
+
+def named(
+    flat: Flat, axes: Mapping[str, Mapping[int, str]] | None, input_names: Sequence[str] | None
+) -> tuple[list[str], Axes]:
+    """The inputs' names and the dynamic axes of each.
+
+    Inputs inside one nested argument take the axis map's own names, in order, where its keys are not arguments
+    themselves: axes={"x": ..., "h": ..., "c": ...} names the parts of forward(x, (h, c)).
+
+    Raises:
+        InputError: an unknown input or dimension, a name that is no word, or a wrong number of names.
+    """
+    names = list(flat.inputs.names)
+    if input_names is not None:
+        if len(input_names) != len(names) or len(set(input_names)) != len(names):
+            raise InputError(f"input_names is {list(input_names)}; the inputs are {names}: give each its own name")
+        names = list(input_names)
+    given = dict(axes or {})
+    unknown = [name for name in given if name not in names]
+    if unknown and input_names is None and len(given) == len(names):
+        names = list(given)
+    elif unknown:
+        raise InputError(f"axes names {unknown}, but the inputs are {names}: use those names, or give input_names")
+    result: Axes = {}
+    for name, example in zip(names, flat.inputs.example, strict=True):
+        result[name] = _dimensions(name, example, given.get(name, {}))
+    return names, result
+
+
+def _dimensions(name: str, example: Tensor, given: Mapping[int, str]) -> dict[int, str]:
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"the axes of {name!r} are {given!r}: give a dict of dimension -> axis name, such as {{0: 'batch'}}"
+        )
+    dimensions: dict[int, str] = {}
+    for dim, axis in given.items():
+        if not isinstance(dim, int) or not -example.dim() <= dim < example.dim():
+            raise InputError(f"{name!r} has no dimension {dim!r}: its example has shape {tuple(example.shape)}")
+        if not isinstance(axis, str) or not axis.isidentifier():
+            raise InputError(f"dimension {dim} of {name!r} is named {axis!r}: {_WORD}")
+        dimensions[dim % example.dim()] = axis
+    return dimensions
+
+
+def sizes(names: Sequence[str], axes: Axes, example: Sequence[Tensor]) -> dict[str, int]:
+    """The size that the example gives to each dynamic axis.
+
+    Raises:
+        InputError: two inputs give one axis different sizes.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for name, tensor in zip(names, example, strict=True):
+        for dim, axis in axes[name].items():
+            size = tensor.shape[dim]
+            before, owner = found.setdefault(axis, (size, name))
+            if before != size:
+                raise InputError(
+                    f"the example inputs give the axis {axis!r} two sizes: {before} in {owner!r}, {size} in {name!r}. "
+                    "Make them equal, or name the axes apart"
+                )
+    return {axis: size for axis, (size, _) in found.items()}

@@ -1,0 +1,165 @@
+"""The signature of a captured program: names, axes, lengths and states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from rnn_runtime import InputError, LengthsSpec, Signature, StateSpec, TensorSpec
+
+from .._errors import ExportError
+from . import leaves, states, tree
+from .axes import Axes
+from .graph import origins, user_inputs, user_outputs
+
+State = str | Mapping[str, str]
+
+
+def describe(
+    program: ExportedProgram,
+    names: Sequence[str],
+    axes: Axes,
+    output_paths: list[tree.Path],
+    output_names: Sequence[str] | None,
+    lengths: str | None,
+    state: State,
+) -> Signature:
+    """The signature of `program`, whose inputs have these names and dynamic axes.
+
+    Raises:
+        InputError: `output_names`, `lengths` or `state` do not fit the model.
+        ExportError: explicit state was asked for and there is none.
+    """
+    found = _lengths(program)
+    _check_lengths(lengths, names, None if found is None else names[found[0]])
+    axis_names = _AxisNames(program, names, axes, None if found is None else names[found[0]])
+    pairs = _pairs(program, names, output_names, state)
+    if output_names is None:
+        outputs = _output_names(output_paths, {j: names[i] for i, j in pairs.items()})
+    elif len(output_names) != len(output_paths) or len(set(output_names)) != len(output_paths):
+        raise InputError(
+            f"output_names is {list(output_names)}; the model has {len(output_paths)} outputs: give each its own name"
+        )
+    else:
+        outputs = list(output_names)
+    # One graph, one name space: a result that has an argument's name takes another.
+    outputs = [f"{name}_out" if name in names else name for name in outputs]
+
+    def specs(names: Sequence[str], nodes: list[fx.Node]) -> tuple[TensorSpec, ...]:
+        dtypes = [str(node.meta["val"].dtype).removeprefix("torch.") for node in nodes]
+        return tuple(TensorSpec(*spec) for spec in zip(names, dtypes, map(axis_names, nodes), strict=True))
+
+    return Signature(
+        inputs=specs(names, user_inputs(program)),
+        outputs=specs(outputs, user_outputs(program)),
+        states=tuple(StateSpec(names[i], outputs[j]) for i, j in pairs.items()),
+        lengths=None if found is None else LengthsSpec(names[found[0]], str(axis_names(found[1])[0])),
+    )
+
+
+def _lengths(program: ExportedProgram) -> tuple[int, fx.Node] | None:
+    """The input that a packed sequence takes its lengths from: (its position, the padded data)."""
+    inputs = user_inputs(program)
+    for node in program.graph.nodes:
+        if node.target is leaves.pack:
+            data, lengths = node.args
+            found = [source for source in inputs if source in origins(lengths) and _is_integers(source)]
+            if len(found) == 1:
+                return inputs.index(found[0]), data
+    return None
+
+
+def _is_integers(node: fx.Node) -> bool:
+    value = node.meta["val"]
+    return value.dim() == 1 and not value.dtype.is_floating_point and value.dtype is not torch.bool
+
+
+def _check_lengths(given: str | None, names: Sequence[str], found: str | None) -> None:
+    if given is None or given == found:
+        return
+    if given not in names:
+        raise InputError(f"lengths names {given!r}, but the inputs are {list(names)}")
+    raise InputError(
+        f"lengths names {given!r}, which never reaches pack_padded_sequence"
+        + (f": it is {found!r} that does" if found else ": leave `lengths` out")
+    )
+
+
+def _pairs(
+    program: ExportedProgram, names: Sequence[str], output_names: Sequence[str] | None, state: State
+) -> dict[int, int]:
+    """State pairs, as {input position: output position}."""
+    if isinstance(state, Mapping):
+        outputs = list(output_names or [])
+        for given, known, what in ((state, names, "inputs"), (state.values(), outputs, "output_names")):
+            unknown = [name for name in given if name not in known]
+            if unknown:
+                raise InputError(f"state names {unknown}, but the {what} are {list(known)}")
+        return {names.index(i): outputs.index(j) for i, j in state.items()}
+    if state not in ("auto", "explicit", "none"):
+        raise InputError(
+            f"state is {state!r}: it is 'auto', 'explicit', 'none', or a dict of input name -> output name"
+        )
+    found = {} if state == "none" else states.pairs(program)
+    if state == "explicit" and not found:
+        raise ExportError(
+            "state='explicit', but no input holds a recurrent layer's initial state whose final state is returned: "
+            "give the state among the example inputs and return its last value, or use state='none'"
+        )
+    return found
+
+
+def _output_names(paths: list[tree.Path], state_of: Mapping[int, str]) -> list[str]:
+    """Names for results: their keys; a state's after its input; else output, or output_0, output_1 and so on."""
+    names = tree.names(paths, "output")
+    plain = [j for j, path in enumerate(paths) if not (path and isinstance(path[-1], str))]
+    others = [j for j in plain if j not in state_of]
+    for j in plain:
+        if j in state_of:
+            names[j] = _next(state_of[j])
+        elif len(others) == 1:
+            names[j] = "output"
+    return names
+
+
+def _next(name: str) -> str:
+    """The name of a state's next value: h_0 -> h_n, h_in -> h_out, h -> h_n."""
+    for start, end in (("_0", "_n"), ("_in", "_out")):
+        if name.endswith(start):
+            return name.removesuffix(start) + end
+    return f"{name}_n"
+
+
+class _AxisNames:
+    """From a node to the axes of its value: sizes, names, or expressions in names."""
+
+    def __init__(self, program: ExportedProgram, names: Sequence[str], axes: Axes, lengths: str | None) -> None:
+        self._names: dict[Any, str] = {}
+        for name, node in zip(names, user_inputs(program), strict=True):
+            for dim, axis in axes[name].items():
+                self._add(node.meta["val"].shape[dim], axis)
+        for node in program.graph.nodes:
+            if node.target is leaves.pack and lengths is not None:
+                self._add(node.meta["val"].shape[0], f"max({lengths})")
+
+    def _add(self, size: Any, name: str) -> None:
+        if isinstance(size, torch.SymInt):
+            self._names.setdefault(size.node.expr, name)
+
+    def __call__(self, node: fx.Node) -> tuple[int | str, ...]:
+        return tuple(self._axis(size) for size in node.meta["val"].shape)
+
+    def _axis(self, size: Any) -> int | str:
+        if not isinstance(size, torch.SymInt):
+            return int(size)
+        expression = size.node.expr
+        if expression in self._names:
+            return self._names[expression]
+        if expression.is_number:
+            return int(expression)
+        symbol = type(next(iter(expression.free_symbols)))
+        return str(expression.subs({old: symbol(name) for old, name in self._names.items()})).replace(" ", "")

@@ -1,0 +1,119 @@
+"""Reading a captured program: its inputs, results and recurrent leaves, and where a value comes from."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from . import leaves
+
+aten: Any = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A recurrent call that was found.
+
+    Attributes:
+        name: the module's path in the model ("" for the model itself).
+        operator: RNN, LSTM or GRU.
+        hidden_size, num_layers, bidirectional: as in PyTorch.
+        packed: runs over a packed sequence.
+    """
+
+    name: str
+    operator: str
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    packed: bool
+
+
+_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """A node's arguments, whose types only its operator knows."""
+    return tuple(node.args)
+
+
+def recurrent(program: ExportedProgram) -> list[fx.Node]:
+    """The leaves that hold recurrent layers, in the order of their calls."""
+    return [node for node in program.graph.nodes if node.target in leaves.RECURRENT]
+
+
+def state_slots(node: fx.Node) -> tuple[int, ...]:
+    """Positions of the initial states among a leaf's arguments; final states have the same among its results."""
+    return (1, 2) if node.target is leaves.lstm else (1,)
+
+
+def layers(program: ExportedProgram) -> tuple[Layer, ...]:
+    """The recurrent layers of a captured program."""
+    found = []
+    for node in recurrent(program):
+        *_, lengths, weights, _biases, num_layers, bidirectional = arguments(node)
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        path = stack[-1][0] if stack else ""
+        name = leaves.RECURRENT[node.target]
+        found.append(
+            Layer(
+                name=path.removeprefix("model").removeprefix("."),
+                operator=name,
+                hidden_size=weights[0].meta["val"].shape[0] // _GATES[name],
+                num_layers=num_layers,
+                bidirectional=bidirectional,
+                packed=lengths is not None,
+            )
+        )
+    return tuple(found)
+
+
+def user_inputs(program: ExportedProgram) -> list[fx.Node]:
+    """The placeholders of the model's own inputs, in order."""
+    wanted = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    return [nodes[name] for name in wanted]
+
+
+def user_outputs(program: ExportedProgram) -> list[fx.Node]:
+    """The nodes of the model's own results, in order."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    results = zip(arguments(output)[0], program.graph_signature.output_specs, strict=True)
+    return [node for node, spec in results if spec.kind is OutputKind.USER_OUTPUT]
+
+
+MOVES = {
+    *(aten.alias.default, aten.clone.default, aten.contiguous.default, aten.detach.default, aten._to_copy.default),
+    *(aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.expand.default, aten.repeat.default),
+    *(aten.view.default, aten.reshape.default, aten.unflatten.int, aten.flatten.using_ints),
+    *(aten.squeeze.dim, aten.squeeze.default, aten.unsqueeze.default),
+    *(aten.permute.default, aten.transpose.int, aten.movedim.int, aten.flip.default),
+    *(aten.sort.default, aten.sort.stable, aten.index_select.default, aten.index.Tensor),
+    *(aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default),
+    *(aten.unbind.int, operator.getitem),
+}
+"""Operators that move the values of their first argument about, or take some of them, and change none."""
+
+JOINS = {aten.cat.default, aten.stack.default}
+_MASKS = {aten.mul.Tensor, aten.where.self}
+
+
+def origins(node: fx.Node) -> set[fx.Node]:
+    """`node` and every node whose values reach it, moved about, joined or masked, but not computed with."""
+    seen: set[fx.Node] = set()
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            if node.target in MOVES:
+                todo += node.all_input_nodes[:1]
+            elif node.target in JOINS or node.target in _MASKS:
+                todo += node.all_input_nodes
+    return seen

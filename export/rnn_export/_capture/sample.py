@@ -1,0 +1,79 @@
+"""Inputs like the example, at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rnn_runtime import Signature
+
+from .axes import Axes
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws inputs of chosen sizes.
+
+    Their values are drawn from the example's own, so that ids stay ids and one-hot rows stay zeros and ones.
+
+    Attributes:
+        lengths: the input that holds lengths and the axis they count along, once known.
+        sorted_lengths: longest first, as enforce_sorted=True wants them.
+        full_lengths: the longest length is the whole axis, as a model needs that adds packed to padded data.
+        normal: inputs drawn from a normal distribution whatever the example holds (initial states, whose example is
+            zeros).
+    """
+
+    names: Sequence[str]
+    axes: Axes
+    example: Sequence[Tensor]
+    lengths: tuple[str, str] | None = None
+    sorted_lengths: bool = False
+    full_lengths: bool = False
+    normal: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, signature: Signature, example: Sequence[Tensor]) -> Sampler:
+        """The sampler of a model whose signature is known."""
+        return cls(
+            names=[spec.name for spec in signature.inputs],
+            axes={
+                spec.name: {dim: axis for dim, axis in enumerate(spec.axes) if isinstance(axis, str)}
+                for spec in signature.inputs
+            },
+            example=example,
+            lengths=(signature.lengths.input, signature.lengths.axis) if signature.lengths else None,
+            normal=frozenset(state.input for state in signature.states),
+        )
+
+    def draw(self, sizes: Mapping[str, int], seed: int) -> list[Tensor]:
+        """Inputs in order. The same sizes and seed give the same values."""
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            self._one(name, example, sizes, generator) for name, example in zip(self.names, self.example, strict=True)
+        ]
+
+    def _one(self, name: str, example: Tensor, sizes: Mapping[str, int], generator: torch.Generator) -> Tensor:
+        shape = [
+            sizes[self.axes[name][dim]] if dim in self.axes[name] else size for dim, size in enumerate(example.shape)
+        ]
+        if self.lengths and name == self.lengths[0]:
+            return self._lengths(shape[0], sizes[self.lengths[1]], generator).to(example.dtype)
+        if list(example.shape) == shape and not self.axes[name]:
+            return example.clone()  # of one size always: more likely a setting than data
+        values = example.flatten()
+        constant = values.numel() == 0 or bool((values == values[0]).all())
+        if name in self.normal or (constant and example.dtype.is_floating_point):
+            return torch.randn(shape, generator=generator).to(example.dtype)
+        return values[torch.randint(0, values.numel(), shape, generator=generator)]
+
+    def _lengths(self, batch: int, longest: int, generator: torch.Generator) -> Tensor:
+        # Half of the draws leave the last steps of every row empty: PyTorch then returns fewer steps than it was given.
+        if longest > 1 and not self.full_lengths and bool(torch.randint(0, 2, (), generator=generator)):
+            longest -= 1
+        lengths = torch.randint(1, longest + 1, (batch,), generator=generator)
+        lengths[int(torch.randint(0, batch, (), generator=generator))] = longest
+        return lengths.sort(descending=True).values if self.sorted_lengths else lengths

@@ -1,0 +1,129 @@
+"""export(): the way through the house."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rnn_runtime import Report, Signature
+from rnn_runtime._bundle import ONNX
+
+from . import _backends
+from ._capture import Captured, Layer, capture
+from ._compare import bundle_tolerance, compare, require
+from ._errors import ExportError
+from ._inspect import inspect
+from ._lower import check_formats, lower
+from ._reference import Case, Reference, grid
+from ._seal import check_target, seal, unsealed
+from ._versions import require_good_versions
+
+
+@dataclass(frozen=True)
+class Bundle(os.PathLike[str]):
+    """A bundle that was written; stands for its path wherever a path is taken.
+
+    Attributes:
+        path: the folder.
+        signature: inputs, outputs, states and lengths.
+        layers: the recurrent layers that were found.
+        report: the comparison with eager PyTorch, row by row.
+    """
+
+    path: Path
+    signature: Signature
+    layers: tuple[Layer, ...]
+    report: Report
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def export(
+    model: nn.Module,
+    example_inputs: Any,
+    path: str | os.PathLike[str],
+    *,
+    axes: Mapping[str, Mapping[int, str]] | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    lengths: str | None = None,
+    state: str | Mapping[str, str] = "auto",
+    formats: Sequence[str] = ("onnx", "torchscript"),
+    opset: int | None = None,
+    tolerance: float | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a verified bundle of `model` to the folder `path`.
+
+    The model is left as it was: mode, hooks, parameters and the global random state included. The export works on a
+        copy in
+    evaluation mode on the CPU, so dropout is off. Nothing is written unless every backend agrees with eager PyTorch.
+
+    Args:
+        model: any module that calls nn.RNN, nn.LSTM or nn.GRU, or their functional forms, somewhere inside.
+        example_inputs: a tensor, a tuple of forward's arguments, or a dict of them by name; arguments may nest tensors
+            in tuples and dicts.
+        path: the folder to write; it appears when everything passed.
+        axes: for each input, dimension -> axis name, as in {"x": {0: "batch", 1: "sequence"}}. Dimensions that are not
+            named keep the example's size. Inferred for a bare nn.RNN, nn.LSTM or nn.GRU, whose inputs are called input,
+            h_0 and c_0.
+        input_names: names for the inputs, in order; forward's argument names if None.
+        output_names: names for the outputs, in order.
+        lengths: the input that holds the lengths of packed sequences; found by itself if None.
+        state: which inputs and outputs carry state. "auto": a bare layer's own state, and every input that reaches a
+            recurrent layer's initial state whose final state is returned; "explicit": the same, and an error where
+            there is none; "none": no state, also not for a bare layer; or a dict of input name -> output name.
+        formats: "onnx" and "torchscript", or one of them.
+        opset: of the ONNX graph; 18 if None, which is the oldest there is.
+        tolerance: largest absolute error allowed, times the largest value where that is above 1; by dtype if None.
+        overwrite: replace a bundle that is already at `path`.
+
+    Raises:
+        InputError: an argument does not fit the model; names the argument and what would.
+        ExportError: the model cannot be captured or lowered; names the module or axis and the way out.
+        MismatchError: a backend leaves eager PyTorch; carries the report.
+    """
+    path = Path(path)
+    check_formats(formats)
+    check_target(path, overwrite=overwrite)
+    require_good_versions()
+    with torch.random.fork_rng(devices=[]):
+        captured = capture(
+            model,
+            example_inputs,
+            axes=axes,
+            input_names=input_names,
+            output_names=output_names,
+            lengths=lengths,
+            state=state,
+        )
+        with unsealed(path) as folder:
+            lower(captured, folder, formats, opset)
+            operators = inspect(captured, folder / ONNX) if "onnx" in formats else {}
+            golden, cases = _cases(captured)
+            report = require(compare([*golden, *cases], _backends.found(folder), tolerance), "the export")
+            seal(folder, captured, report, golden, bundle_tolerance(golden, report, tolerance), operators)
+    return Bundle(path, captured.signature, captured.layers, report)
+
+
+def _cases(captured: Captured) -> tuple[list[Case], list[Case]]:
+    """The cases to keep as golden, the example itself first, and the further ones."""
+    reference = Reference(captured.flat, captured.signature, captured.sampler)
+    example = reference.on(captured.flat.inputs.example, captured.example_sizes)
+    others = [
+        case for seed, sizes in enumerate(grid(captured.sizes)) if (case := reference.case(sizes, seed)) is not None
+    ]
+    if all(case.sizes == captured.sizes for case in others):
+        raise ExportError(
+            "eager PyTorch takes the example, but no input of another size: an axis in `axes` is fixed inside the "
+            f"model. The traced sizes were {captured.sizes}"
+        )
+    smallest = min(others, key=lambda case: sum(case.sizes.values()))
+    return [example, smallest], [case for case in others if case is not smallest]

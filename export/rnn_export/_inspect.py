@@ -1,0 +1,92 @@
+"""Inspect: the ONNX graph alone, before any number is compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from rnn_runtime import TensorSpec
+
+from ._capture import Captured
+from ._errors import ExportError
+
+
+def inspect(captured: Captured, path: Path) -> dict[str, int]:
+    """Check the graph in `path` against what was captured; returns how often each operator occurs.
+
+    Raises:
+        ExportError: the file is not valid ONNX; an axis that should be dynamic is not, or the other way round;
+            recurrent operators are missing. All that is wrong is named.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
+    model = onnx.load(str(path), load_external_data=False)
+    graph = model.graph
+    problems: list[str] = []
+    signature = captured.signature
+    for values, specs, what in (
+        (graph.input, signature.inputs, "input"),
+        (graph.output, signature.outputs, "output"),
+        (_inferred_outputs(model), signature.outputs, "output"),
+    ):
+        if len(values) != len(specs):
+            problems.append(f"it has {len(values)} {what}s where the model has {len(specs)}")
+            continue
+        found = (_spec(value) for value in values)
+        problems += [f"the {what} {spec} became {got}" for spec, got in zip(specs, found, strict=True) if got != spec]
+    counts = operators(graph)
+    for operator in ("RNN", "LSTM", "GRU"):
+        expected = sum(layer.num_layers for layer in captured.layers if layer.operator == operator)
+        if counts.get(operator, 0) != expected:
+            problems.append(
+                f"it has {counts.get(operator, 0)} {operator} nodes where the model has {expected} {operator} layers"
+            )
+    if problems:
+        raise ExportError("the exported graph is not the model: " + "; ".join(dict.fromkeys(problems)))
+    return counts
+
+
+def _inferred_outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The outputs as shape inference sees them, where it finds a size that the graph itself declares as dynamic.
+
+    A size baked in somewhere inside shows here: the declaration alone would hide it.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output
+    outputs = []
+    for declared, found in zip(model.graph.output, inferred, strict=True):
+        value = onnx.ValueInfoProto()
+        value.CopyFrom(declared)
+        sizes = zip(value.type.tensor_type.shape.dim, found.type.tensor_type.shape.dim, strict=False)
+        for dim, size in sizes:
+            if size.HasField("dim_value"):
+                dim.dim_value = size.dim_value
+        outputs.append(value)
+    return outputs
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    axes = tuple(dim.dim_param if dim.HasField("dim_param") else dim.dim_value for dim in tensor.shape.dim)
+    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, axes)
+
+
+def operators(graph: onnx.GraphProto) -> dict[str, int]:
+    """How often each operator occurs, subgraphs included, most frequent first."""
+    counts: dict[str, int] = {}
+
+    def count(part: onnx.GraphProto) -> None:
+        for node in part.node:
+            counts[node.op_type] = counts.get(node.op_type, 0) + 1
+            for attribute in node.attribute:
+                for subgraph in [attribute.g, *attribute.graphs]:
+                    count(subgraph)
+
+    count(graph)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

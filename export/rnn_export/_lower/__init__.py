@@ -1,0 +1,33 @@
+"""Lower: a captured program as the files of a bundle, one module for each format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rnn_runtime import InputError
+from rnn_runtime._bundle import ONNX, TORCHSCRIPT
+
+from .._capture import Captured
+from . import onnx, torchscript
+
+FORMATS = ("onnx", "torchscript")
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises InputError where `formats` is empty or names an unknown one."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats or isinstance(formats, str):
+        raise InputError(f"formats is {formats!r}; give one or more of {list(FORMATS)} in a list")
+
+
+def lower(captured: Captured, folder: Path, formats: Sequence[str], opset: int | None) -> None:
+    """Write the model in each format into `folder`.
+
+    Raises:
+        ExportError: a format cannot hold the model.
+    """
+    if "onnx" in formats:
+        onnx.write(captured, folder / ONNX, opset)
+    if "torchscript" in formats:
+        torchscript.write(captured, folder / TORCHSCRIPT)

@@ -1,0 +1,104 @@
+"""The captured program as an ONNX model whose inputs, outputs and axes carry the signature's names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import optimizer
+
+from rnn_runtime import Signature
+from rnn_runtime._signature import METADATA_KEY
+
+from .._capture import Captured, leaves
+from .._errors import ExportError
+from .._quiet import quiet
+from . import fused, packed
+
+MINIMUM_OPSET = 18
+LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
+
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    leaves.rnn_tanh: fused.rnn_tanh,
+    leaves.rnn_relu: fused.rnn_relu,
+    leaves.gru: fused.gru,
+    leaves.lstm: fused.lstm,
+    leaves.pack: packed.pack,
+    leaves.pad: packed.pad,
+}
+
+
+def write(captured: Captured, path: Path, opset: int | None) -> None:
+    """Write the ONNX model to `path`; weights too large for one file go beside it.
+
+    Raises:
+        ExportError: as `to_onnx`.
+    """
+    model = to_onnx(captured, opset)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST else None)
+
+
+def to_onnx(captured: Captured, opset: int | None = None) -> ir.Model:
+    """The ONNX model of a captured program, at `opset` (18 by default).
+
+    Raises:
+        ExportError: an operator of the model has no ONNX form, or the opset is too old.
+    """
+    opset = MINIMUM_OPSET if opset is None else opset
+    if opset < MINIMUM_OPSET:
+        raise ExportError(f"opset {opset} was asked for; the graphs need {MINIMUM_OPSET} or newer: leave `opset` out")
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                captured.program,
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                custom_translation_table=_TRANSLATIONS,
+            )
+    except Exception as error:
+        raise ExportError(f"the captured model has no ONNX form: {_root(error)}") from error
+    assert program is not None
+    model = program.model
+    # The default limits of constant folding would leave the gate reordering of large weights in the graph.
+    optimizer.fold_constants(
+        model, onnx_shape_inference=False, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
+    )
+    optimizer.remove_unused_nodes(model)
+    _name(model, captured.signature)
+    return model
+
+
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def _name(model: ir.Model, signature: Signature) -> None:
+    """Put the signature's names on inputs, outputs and axes, and the signature itself into the metadata.
+
+    A dimension that the graph has fixed stays fixed, whatever the signature says: to find that is the next room's work.
+    """
+    graph = model.graph
+    taken = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.name in taken:
+                value.name = f"{value.name}_inner"
+            if not value.is_graph_output():
+                value.shape = None  # names its axes s0, s7; ONNX Runtime infers it again
+    for values, specs in ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs)):
+        for value, spec in zip(values, specs, strict=True):
+            value.name = spec.name
+            assert value.shape is not None
+            value.shape = ir.Shape(
+                size if isinstance(size, int) else axis for size, axis in zip(value.shape, spec.axes, strict=True)
+            )
+    model.metadata_props[METADATA_KEY] = signature.to_json()
+    model.producer_name = "rnn-export"

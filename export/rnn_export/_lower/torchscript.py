@@ -1,0 +1,30 @@
+"""The model traced to TorchScript, the signature in its extra files. A legacy format: PyTorch has deprecated it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rnn_runtime._signature import METADATA_KEY
+
+from .._capture import Captured
+from .._errors import ExportError
+from .._quiet import quiet
+
+
+def write(captured: Captured, path: Path) -> None:
+    """Trace the model and save it to `path`.
+
+    Raises:
+        ExportError: the tracer cannot follow the model.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            # Trace checking replays the traced shape only; the comparison that follows does far more.
+            module = torch.jit.trace(captured.flat, tuple(captured.traced), check_trace=False)
+            torch.jit.save(module, str(path), _extra_files={METADATA_KEY: captured.signature.to_json()})
+    except Exception as error:
+        raise ExportError(
+            f"the model cannot be traced to TorchScript: {type(error).__name__}: {error}. Leave that format out"
+        ) from error

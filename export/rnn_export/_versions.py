@@ -1,0 +1,54 @@
+"""Versions of the tools underneath, and those known to give wrong results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+
+from rnn_runtime import DependencyError
+
+PACKAGES = ("rnn-export", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+KNOWN_BAD = {
+    ("onnxscript", "0.7.0"): "exports GRU with the other reset gate, silently: pip install 'onnxscript>=0.7.2'",
+}
+"""(package, version) -> what is wrong with it and what to do."""
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of Python and of the packages that matter."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def problems(installed: dict[str, str]) -> list[str]:
+    """What is known to be wrong with these versions, a sentence each."""
+    found = [f"{p} {v} {why}" for (p, v), why in KNOWN_BAD.items() if installed.get(p) == v]
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(installed):
+        found.append(
+            "onnxruntime and onnxruntime-gpu are both installed, which loses CUDA: "
+            "pip uninstall onnxruntime onnxruntime-gpu, then install the one you need"
+        )
+    return found
+
+
+def require_installed() -> None:
+    """Raises DependencyError where PyTorch, or what the exporter needs beside it, is missing."""
+    for package in ("torch", "onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise DependencyError(
+                f'{package} is not installed, and the exporter works with it: pip install "rnn-export[cpu,export]"'
+            )
+
+
+def require_good_versions() -> None:
+    """Raises DependencyError where a tool that an export uses is known to be wrong."""
+    bad = [f"{p} {v} {why}" for (p, v), why in KNOWN_BAD.items() if versions().get(p) == v]
+    if bad:
+        raise DependencyError("; ".join(bad))

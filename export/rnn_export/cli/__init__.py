@@ -1,0 +1,43 @@
+"""The `rnn-export` command. One file for each subcommand; none imports torch, onnx or onnxruntime before it is run."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from rnn_runtime import Error, __version__
+
+from .doctor import doctor
+from .export import export
+from .inspect import inspect
+from .run import run
+from .verify import verify
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rnn-export")
+def group() -> None:
+    r"""Take a PyTorch model with recurrent layers to a verified deployment on ONNX Runtime.
+
+    \b
+    rnn-export export hello -o build/hello     write a bundle and prove it
+    rnn-export run build/hello                 run it
+    rnn-export doctor                          what works on this machine
+
+    Exit codes: 0 done; 1 the results do not match; 2 wrong usage or bad input;
+    3 the model cannot be exported; 4 the device or a dependency is missing.
+    """
+
+
+for command in (doctor, export, inspect, run, verify):
+    group.add_command(command)
+
+
+def main() -> None:
+    """Run the command; an error is one message on stderr and an exit code."""
+    try:
+        group()
+    except Error as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,108 @@
+"""TARGET: a built-in name or package.module:factory, as the arguments of rnn_export.export."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnn_runtime import DependencyError, InputError
+
+from .._versions import require_installed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HELP = """TARGET is a built-in model (hello, hello-batch-first, lstm, gru, tagger, charlm, forecaster) or
+package.module:factory. The factory returns a bare nn.RNN, nn.LSTM or nn.GRU, or a dict of the arguments of
+rnn_export.export: model, example_inputs, axes and so on."""
+
+
+def arguments(target: str, weights: Path | None) -> dict[str, Any]:
+    """The keyword arguments of `rnn_export.export` for a target, all but the path.
+
+    Raises:
+        DependencyError: PyTorch is not installed.
+        InputError: there is no such target, it returns something else, or the weights do not fit.
+    """
+    require_installed()
+    from torch import nn
+
+    made = _factory(target) if ":" in target else _built_in(target)
+    if isinstance(made, nn.Module):
+        from rnn_export._capture import bare
+
+        layer = bare.layer(made)
+        if layer is None:
+            raise InputError(
+                f"{target} returns a {type(made).__name__}, of which only PyTorch knows the inputs: return a dict with "
+                "'model', 'example_inputs' and 'axes' instead, as for rnn_export.export"
+            )
+        made = {"model": made, "example_inputs": bare.example(layer)}
+    if not isinstance(made, Mapping) or not isinstance(made.get("model"), nn.Module) or "example_inputs" not in made:
+        raise InputError(
+            f"{target} returns {type(made).__name__}: return a bare nn.RNN, nn.LSTM or nn.GRU, or a dict with "
+            "'model', 'example_inputs' and 'axes'"
+        )
+    if weights is not None:
+        load_weights(made["model"], weights)
+    return dict(made)
+
+
+def _built_in(name: str) -> Any:
+    import rnn_models
+
+    try:
+        return rnn_models.get(name).export_arguments()
+    except LookupError as error:
+        raise InputError(f"{error}; a model of your own is package.module:factory") from None
+
+
+def _factory(target: str) -> Any:
+    module_name, _, factory_name = target.partition(":")
+    sys.path.insert(0, "")  # the user's own folder, as `python -m` has it
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"{module_name!r} cannot be imported: {error}. It is looked for here and among the installed packages"
+        ) from None
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise InputError(f"{module_name} has no function {factory_name!r}")
+    return factory()
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Load a state dict into `model`: safetensors, or PyTorch's own with weights_only=True, so that no code in it runs.
+
+    Raises:
+        DependencyError: the file is safetensors and the package is missing.
+        InputError: the file cannot be read as weights, or does not fit the model.
+    """
+    import torch
+
+    try:
+        if file.suffix == ".safetensors":
+            try:
+                from safetensors.torch import load_file
+            except ImportError:
+                raise DependencyError("safetensors is not installed: pip install safetensors") from None
+            state: Any = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except DependencyError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{file} cannot be read as weights: {first}. A state dict saved by torch.save or safetensors is expected"
+        ) from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]  # as training frameworks write checkpoints
+    try:
+        model.load_state_dict(state)
+    except Exception as error:
+        raise InputError(f"the weights in {file} do not fit the model: {error}") from None

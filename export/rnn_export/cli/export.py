@@ -1,0 +1,58 @@
+"""The command rnn-export export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import _target
+
+
+@click.command()
+@click.argument("target")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write the bundle to."
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A state dict to load into the model: .safetensors or .pt.",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["onnx", "torchscript"]),
+    help="What to write; can be repeated. Default: all.",
+)
+@click.option("--opset", type=int, help="The ONNX opset. Default: 18.")
+@click.option(
+    "--tolerance",
+    type=float,
+    help="Largest absolute error, times the largest value above 1. Default: by dtype, 1e-5 for float32.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
+def export(
+    target: str,
+    output: Path,
+    weights: Path | None,
+    formats: tuple[str, ...],
+    opset: int | None,
+    tolerance: float | None,
+    overwrite: bool,
+) -> None:
+    """Write a verified bundle of TARGET."""
+    arguments = _target.arguments(target, weights)
+    from rnn_export import export as export_model
+
+    given = {"opset": opset, "tolerance": tolerance, "overwrite": overwrite or None, "formats": formats or None}
+    arguments |= {name: value for name, value in given.items() if value is not None}
+    bundle = export_model(path=output, **arguments)
+    layers = ", ".join(f"{layer.operator}{f' {layer.name}' if layer.name else ''}" for layer in bundle.layers)
+    click.echo(f"{target}: {layers}\n")
+    click.echo(str(bundle.report))
+    click.echo(f"\nwrote {output}. Next: rnn-export run {output}")
+
+
+export.help = f"{export.help}\n\n{_target.HELP}"

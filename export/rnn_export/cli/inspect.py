@@ -1,0 +1,51 @@
+"""The command rnn-export inspect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE holds: signature, layers, operators, versions, what was verified. Checks every file's hash."""
+    from rnn_runtime._bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    opened.verify_files()
+    manifest = opened.manifest
+    if as_json:
+        click.echo(json.dumps(manifest, indent=2))
+        return
+    signature = opened.signature
+    states = {state.input: state.output for state in signature.states}
+    click.echo("inputs")
+    for spec in signature.inputs:
+        kind = f"  state, next in {states[spec.name]}" if spec.name in states else ""
+        if signature.lengths is not None and spec.name == signature.lengths.input:
+            kind = f"  lengths along {signature.lengths.axis}"
+        click.echo(f"  {spec}{kind}")
+    click.echo("outputs")
+    for spec in signature.outputs:
+        click.echo(f"  {spec}")
+    click.echo("recurrent layers")
+    for layer in manifest["layers"]:
+        words = [layer["operator"], f"hidden_size {layer['hidden_size']}"]
+        words += [f"{layer['num_layers']} layers"] if layer["num_layers"] > 1 else []
+        words += [word for word in ("bidirectional", "packed") if layer[word]]
+        click.echo(f"  {layer['name'] or '(the model itself)'}: {', '.join(words)}")
+    if manifest["operators"]:
+        click.echo("operators in the graph")
+        click.echo("  " + ", ".join(f"{name} {count}" for name, count in manifest["operators"].items()))
+    click.echo("files")
+    for name, file in opened.files.items():
+        click.echo(f"  {name}: {file.size:,} bytes, sha256 {file.sha256[:16]}...")
+    click.echo("verified")
+    for backend, error in manifest["verified"]["largest_error"].items():
+        click.echo(f"  {backend}: largest error {error:.2g} over {len(manifest['verified']['shapes'])} shapes")
+    click.echo("made with")
+    click.echo("  " + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()))

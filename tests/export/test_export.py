@@ -1,0 +1,454 @@
+"""What export promises beside right numbers: the model stays, failures leave nothing, arguments are checked."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import rnn_runtime
+from rnn_export import ExportError, InputError, MismatchError, export
+from rnn_export._lower import fused
+
+X = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
+AXES = {"x": {0: "batch", 1: "sequence"}}
+
+
+class Net(nn.Module):
+    """A GRU between two linear layers, with dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.inward, self.gru, self.outward = (
+            nn.Linear(5, 8),
+            nn.GRU(8, 4, 2, batch_first=True, dropout=0.5),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, x):
+        y, _ = self.gru(torch.relu(self.inward(x)))
+        return self.outward(torch.dropout(y, 0.5, self.training))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_model_the_seed_and_the_warnings_are_left_as_they_were(tmp_path, recwarn):
+    model = Net().train()
+    model.gru.eval()
+    model.register_forward_hook(lambda *_: None)
+    before = copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    attributes = {name: set(vars(module)) for name, module in model.named_modules()}
+    random_state = torch.get_rng_state()
+    dtype = torch.get_default_dtype()
+    export(model, X, tmp_path / "bundle", axes=AXES)
+    assert [module.training for module in model.modules()] == modes
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
+    assert len(model._forward_hooks) == 1
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.get_default_dtype() == dtype
+    assert not recwarn.list
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    export(Net(), X, tmp_path / "bundle", axes=AXES)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_dropout_is_off_in_the_export(tmp_path):
+    model = Net().train()
+    bundle = export(model, X, tmp_path / "bundle", axes=AXES)
+    with torch.no_grad():
+        want = model.eval()(X)
+    np.testing.assert_allclose(rnn_runtime.load(bundle).run(X.numpy())["output"], want, atol=1e-6)
+
+
+def test_an_example_of_batch_one_or_one_step_still_gives_dynamic_axes(tmp_path):
+    model = Net().eval()
+    bundle = export(model, X[:1, :1], tmp_path / "bundle", axes=AXES)
+    with torch.no_grad():
+        want = model(X)
+    np.testing.assert_allclose(rnn_runtime.load(bundle).run(X.numpy())["output"], want, atol=1e-6)
+
+
+def test_a_second_export_of_the_process_is_as_right_as_the_first(tmp_path):
+    for cell in (nn.LSTM, nn.GRU, nn.RNN):
+        for k in range(2):
+            bundle = export(cell(5, 4), X, tmp_path / f"{cell.__name__}{k}")
+            assert rnn_runtime.load(bundle).run(np.zeros((41, 9, 5), np.float32))["output"].shape == (41, 9, 4)
+
+
+def test_large_weights_are_reordered_at_export(tmp_path):
+    bundle = export(nn.LSTM(256, 512), torch.randn(3, 2, 256), tmp_path / "bundle", formats=["onnx"])
+    operators = rnn_runtime._bundle.Bundle.open(bundle.path).manifest["operators"]
+    assert operators == {"LSTM": 1, "Squeeze": 1}
+
+
+# Inputs and outputs of other shapes than one tensor.
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+@dataclass
+class Answer:
+    scores: torch.Tensor
+    state: torch.Tensor
+
+
+class Shaped(nn.Module):
+    """An LSTM whose inputs and results take the form that `kind` names."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.lstm = kind, nn.LSTM(5, 4, batch_first=True)
+
+    def forward(self, x, extra=None, *, scale=None):
+        if self.kind == "dict in":
+            x = x["features"]
+        if self.kind == "tuple in":
+            y, (h, c) = self.lstm(x, extra)
+            return y, h, c
+        y, (h, c) = self.lstm(x if scale is None else x * scale)
+        match self.kind:
+            case "dict":
+                return {"scores": y, "state": {"h": h, "c": c}}
+            case "named tuple":
+                return Pair(y, h)
+            case "dataclass":
+                return Answer(y, h)
+            case "none":
+                return y, None, [h, c]
+        return y
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "axes", "input_names", "output_names"),
+    [
+        ("dict", X, AXES, ["x"], ["scores", "h", "c"]),
+        ("named tuple", X, AXES, ["x"], ["first", "second"]),
+        ("dataclass", X, AXES, ["x"], ["scores", "state"]),
+        ("none", X, AXES, ["x"], ["output_0", "output_2_0", "output_2_1"]),
+        ("dict in", ({"features": X},), {"features": AXES["x"]}, ["features"], ["output"]),
+        ("keywords", {"x": X, "scale": X[0, 0]}, AXES, ["x", "scale"], ["output"]),
+        (
+            "tuple in",
+            (X, (torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))),
+            {"x": AXES["x"], "h_0": {1: "batch"}, "c_0": {1: "batch"}},
+            ["x", "h_0", "c_0"],
+            ["output", "h_n", "c_n"],
+        ),
+    ],
+)
+def test_nested_arguments_and_results_become_named_tensors(tmp_path, kind, inputs, axes, input_names, output_names):
+    signature = export(Shaped(kind), inputs, tmp_path / "bundle", axes=axes).signature
+    assert [spec.name for spec in signature.inputs] == input_names
+    assert [spec.name for spec in signature.outputs] == output_names
+
+
+def test_names_can_be_chosen(tmp_path):
+    signature = export(
+        Net(),
+        X,
+        tmp_path / "b",
+        axes={"frames": {0: "streams", 1: "time"}},
+        input_names=["frames"],
+        output_names=["scores"],
+    ).signature
+    assert [str(spec) for spec in (*signature.inputs, *signature.outputs)] == [
+        "frames: float32[streams, time, 5]",
+        "scores: float32[streams, time, 3]",
+    ]
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "parametrized", "spectral"])
+def test_reparametrised_weights_are_folded(tmp_path, norm):
+    model = nn.LSTM(5, 4)
+    if norm == "weight_norm":
+        with pytest.warns(FutureWarning, match="weight_norm"):
+            model = nn.utils.weight_norm(model, "weight_hh_l0")
+        model(X)  # leaves a computed tensor in the module, which does not let itself be copied
+    elif norm == "parametrized":
+        parametrizations.weight_norm(model, "weight_hh_l0")
+    else:
+        parametrizations.spectral_norm(model.eval(), "weight_hh_l0")
+    bundle = export(model, X, tmp_path / "bundle")
+    with torch.no_grad():
+        want, _ = model.eval()(X)
+    np.testing.assert_allclose(rnn_runtime.load(bundle).run(X.numpy())["output"], want, atol=1e-6)
+    assert rnn_runtime._bundle.Bundle.open(bundle.path).manifest["operators"] == {"LSTM": 1, "Squeeze": 1}
+
+
+# State.
+
+
+class Carried(nn.Module):
+    """Takes and returns its state, which may pass through slices and masks on its way."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.a, self.b = nn.GRU(5, 4, batch_first=True), nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x, h, reset=None):
+        if self.way == "masked":
+            h = h * (1 - reset).reshape(1, -1, 1)
+        y, h_a = self.a(x, h[:1])
+        y, h_b = self.b(y, h[1:])
+        return y, (torch.cat([h_a, h_b]) if self.way != "unrelated" else torch.cat([h_b, h_b]))
+
+
+@pytest.mark.parametrize("way", ["plain", "masked"])
+def test_state_is_found_through_slices_and_masks(tmp_path, way):
+    inputs = (X, torch.zeros(2, 3, 4)) + ((torch.zeros(3),) if way == "masked" else ())
+    axes = {**AXES, "h": {1: "batch"}} | ({"reset": {0: "batch"}} if way == "masked" else {})
+    model = Carried(way).eval()
+    bundle = export(model, inputs, tmp_path / "bundle", axes=axes)
+    assert [(state.input, state.output) for state in bundle.signature.states] == [("h", "h_n")]
+    runtime = rnn_runtime.load(bundle)
+    extra = {"reset": np.zeros(3, np.float32)} if way == "masked" else {}
+    first = runtime.run({"x": X[:, :2].numpy(), **extra})
+    second = runtime.run({"x": X[:, 2:].numpy(), **extra}, state=first.state)
+    with torch.no_grad():
+        want = model(*inputs)[0]
+    np.testing.assert_allclose(np.concatenate([first["output"], second["output"]], 1), want, atol=1e-6)
+
+
+def test_an_output_that_is_not_the_next_state_is_not_taken_for_it(tmp_path):
+    bundle = export(Carried("unrelated"), (X, torch.zeros(2, 3, 4)), tmp_path / "b", axes={**AXES, "h": {1: "batch"}})
+    assert bundle.signature.states == ()
+
+
+def test_state_none_leaves_a_bare_layer_without_one(tmp_path):
+    signature = export(nn.LSTM(5, 4), X, tmp_path / "bundle", state="none").signature
+    assert [spec.name for spec in signature.inputs] == ["input"]
+    assert signature.states == ()
+
+
+def test_explicit_state_is_an_error_where_there_is_none(tmp_path):
+    with pytest.raises(ExportError, match="state='explicit', but no input holds"):
+        export(Net(), X, tmp_path / "bundle", axes=AXES, state="explicit")
+    assert names(tmp_path) == []
+
+
+def test_state_can_be_named(tmp_path):
+    bundle = export(
+        Carried("unrelated"),
+        (X, torch.zeros(2, 3, 4)),
+        tmp_path / "bundle",
+        axes={**AXES, "h": {1: "batch"}},
+        output_names=["y", "last"],
+        state={"h": "last"},
+    )
+    assert [(state.input, state.output) for state in bundle.signature.states] == [("h", "last")]
+
+
+# Packed sequences.
+
+
+class Packed(nn.Module):
+    def __init__(self, **pad):
+        super().__init__()
+        self.pad, self.ordered = {k: v for k, v in pad.items() if k != "ordered"}, pad.get("ordered", False)
+        self.lstm = nn.LSTM(5, 4, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x, n):
+        packed = pack_padded_sequence(x, n, batch_first=True, enforce_sorted=self.ordered)
+        y, (h, c) = self.lstm(packed)
+        total = x.shape[1] if "total" in self.pad else None
+        y, n = pad_packed_sequence(y, True, self.pad.get("padding_value", 0.0), total)
+        return y, h, c, n
+
+
+@pytest.mark.parametrize("pad", [{}, {"total": True}, {"padding_value": -1.5}, {"ordered": True}], ids=str)
+def test_packed_sequences_equal_eager_with_the_longest_below_the_padding(tmp_path, eager64, pad):
+    model = Packed(**pad).eval()
+    axes = {**AXES, "n": {0: "batch"}}
+    bundle = export(model, (X, torch.tensor([6, 4, 2])), tmp_path / "bundle", axes=axes)
+    assert bundle.signature.lengths == rnn_runtime.LengthsSpec("n", "sequence")
+    x = torch.randn(4, 9, 5)
+    n = torch.tensor([7, 5, 5, 1] if pad.get("ordered") else [5, 1, 7, 5])
+    result = rnn_runtime.load(bundle).run(x.numpy(), lengths=n.numpy())
+    for got, want in zip(result.values(), eager64(model, x, n), strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+# Refusals: what is wrong is named, and nothing is left behind.
+
+
+class Loop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.lstm = nn.GRUCell(5, 4), nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 4)
+        steps = []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            steps.append(h)
+        return self.lstm(torch.stack(steps, 1))[0]
+
+
+class Raises(Net):
+    def forward(self, x):
+        raise ValueError("not today")
+
+
+class Counts(Net):
+    def forward(self, x):
+        return super().forward(x), 5
+
+
+class Branches(Net):
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (Loop(), "fixes an axis to the traced size: 'sequence' of 'x' became 6"),
+        (Raises(), "itself fails on its example inputs, before any export: ValueError: not today"),
+        (Counts(), r"the model's result\[1\] is int"),
+        (nn.Linear(5, 3), "calls no recurrent layer"),
+        (Branches(), r"`return super\(\).forward\(x\) if x.sum\(\) > 0"),
+    ],
+    ids=["loop", "raises", "counts", "linear", "branches"],
+)
+def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path, model, text):
+    axes = {"input" if isinstance(model, nn.Linear) else "x": AXES["x"]}
+    with pytest.raises(ExportError, match=text) as caught:
+        export(model, X, tmp_path / "bundle", axes=axes)
+    assert caught.value.exit_code == 3
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"axes": None}, "no axis is dynamic: name them, as in axes={'x'"),
+        ({"axes": {"y": {0: "batch"}, "x": {}}}, r"axes names \['y'\], but the inputs are \['x'\]"),
+        ({"axes": {"x": {3: "batch"}}}, r"'x' has no dimension 3: its example has shape \(3, 6, 5\)"),
+        ({"axes": {"x": {0: "two words"}}}, "dimension 0 of 'x' is named 'two words'"),
+        ({"axes": {"x": ["batch"]}}, "the axes of 'x' are"),
+        ({"axes": AXES, "input_names": ["a", "b"]}, "input_names is"),
+        ({"axes": AXES, "output_names": ["a", "b"]}, r"output_names is \['a', 'b'\]; the model has 1 outputs"),
+        ({"axes": AXES, "lengths": "n"}, r"lengths names 'n', but the inputs are \['x'\]"),
+        ({"axes": AXES, "lengths": "x"}, "never reaches pack_padded_sequence"),
+        ({"axes": AXES, "state": "automatic"}, "state is 'automatic'"),
+        ({"axes": AXES, "state": {"h": "h_n"}}, r"state names \['h'\]"),
+        ({"axes": AXES, "formats": ["onnx", "tflite"]}, "formats is"),
+        ({"axes": AXES, "formats": []}, "formats is"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named_and_leave_nothing(tmp_path, arguments, text):
+    with pytest.raises(InputError, match=text) as caught:
+        export(Net(), X, tmp_path / "bundle", **arguments)
+    assert caught.value.exit_code == 2
+    assert names(tmp_path) == []
+
+
+def test_two_inputs_that_give_an_axis_two_sizes_are_named(tmp_path):
+    with pytest.raises(InputError, match="the axis 'batch' two sizes: 3 in 'x', 2 in 'h'"):
+        export(Carried("plain"), (X, torch.zeros(2, 2, 4)), tmp_path / "b", axes={**AXES, "h": {1: "batch"}})
+
+
+def test_wrong_arguments_of_forward_are_named(tmp_path):
+    with pytest.raises(ExportError, match=r"Net.forward\(x\) does not take the example inputs"):
+        export(Net(), (X, X), tmp_path / "bundle", axes=AXES)
+
+
+def test_an_old_opset_is_refused_and_a_newer_one_is_used(tmp_path):
+    with pytest.raises(ExportError, match="opset 17 was asked for"):
+        export(Net(), X, tmp_path / "bundle", axes=AXES, opset=17)
+    assert names(tmp_path) == []
+    import onnx
+
+    for opset in (18, 20):
+        bundle = export(Net(), X, tmp_path / f"bundle{opset}", axes=AXES, opset=opset)
+        imports = {entry.domain: entry.version for entry in onnx.load(bundle.path / "model.onnx").opset_import}
+        assert imports[""] == opset
+
+
+@pytest.mark.parametrize(
+    ("attribute", "broken"),
+    [
+        ("_GATE_ORDER", {"RNN": (0,), "LSTM": (0, 1, 2, 3), "GRU": (0, 1, 2)}),
+    ],
+)
+def test_an_export_that_computes_something_else_is_a_mismatch_and_leaves_nothing(
+    tmp_path, monkeypatch, attribute, broken
+):
+    monkeypatch.setattr(fused, attribute, broken)
+    with pytest.raises(MismatchError, match="leaves eager PyTorch on onnxruntime-cpu") as caught:
+        export(Net(), X, tmp_path / "bundle", axes=AXES)
+    assert caught.value.exit_code == 1
+    report = caught.value.report
+    assert {row.backend for row in report.failures} == {"onnxruntime-cpu"}
+    assert len(report.failures) > 1  # all are collected, not the first alone
+    assert names(tmp_path) == []
+
+
+# Writing.
+
+
+def test_a_bundle_is_replaced_only_when_asked(tmp_path):
+    first = export(nn.GRU(5, 4), X, tmp_path / "bundle")
+    with pytest.raises(InputError, match="already holds a bundle: pass overwrite=True"):
+        export(nn.GRU(5, 7), X, tmp_path / "bundle")
+    assert rnn_runtime.load(first).signature == first.signature
+    second = export(nn.GRU(5, 7), X, tmp_path / "bundle", overwrite=True)
+    assert rnn_runtime.load(tmp_path / "bundle").signature == second.signature
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_other_folders_and_files_are_never_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    for name in ("mine", "file"):
+        with pytest.raises(InputError, match="is no bundle: rnn-export never writes over other things"):
+            export(nn.GRU(5, 4), X, tmp_path / name, overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_export_leaves_the_old_bundle_untouched(tmp_path, monkeypatch, error):
+    export(nn.GRU(5, 4), X, tmp_path / "bundle")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+
+    def interrupt(*_, **__):
+        raise error
+
+    monkeypatch.setattr("rnn_export._export.seal", interrupt)
+    with pytest.raises(error):
+        export(nn.GRU(5, 7), X, tmp_path / "bundle", overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_bundle_has_the_permissions_of_any_new_folder(tmp_path):
+    bundle = export(nn.GRU(5, 4), X, tmp_path / "deep" / "bundle")
+    (tmp_path / "plain").mkdir()
+    assert os.stat(bundle.path).st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+def test_one_format_alone_can_be_written(tmp_path):
+    for format, file in (("onnx", "model.onnx"), ("torchscript", "model.pt")):
+        bundle = export(nn.GRU(5, 4), X, tmp_path / format, formats=[format])
+        assert names(bundle.path) == sorted(["golden.npz", "manifest.json", file])

@@ -1,0 +1,46 @@
+"""PyTorch's recurrent layers in all their options, on every backend, against float64."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rnn_runtime
+from rnn_export import export
+
+CELLS = {
+    "rnn_tanh": lambda *a, **k: nn.RNN(*a, nonlinearity="tanh", **k),
+    "rnn_relu": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k),
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+}
+OPTIONS = list(itertools.product(CELLS, (1, 2, 3), (False, True), (False, True), (False, True), ("auto", "none")))
+SLICE = random.Random(os.environ["RNN_EXPORT_SEED"]).sample(OPTIONS, 24)
+
+
+@pytest.mark.parametrize(("cell", "layers", "both", "batch_first", "bias", "state"), SLICE)
+def test_a_layer_with_these_options_is_right(tmp_path, eager64, cell, layers, both, batch_first, bias, state):
+    torch.manual_seed(0)
+    model = CELLS[cell](5, 4, layers, bidirectional=both, batch_first=batch_first, bias=bias)
+    bundle = export(model, torch.randn(3, 6, 5), tmp_path / "bundle", state=state)
+    runtime = rnn_runtime.load(bundle)
+    script = torch.jit.load(bundle.path / "model.pt")
+    for batch, sequence in ((1, 1), (2, 13), (7, 64)):
+        x = torch.randn((batch, sequence, 5) if batch_first else (sequence, batch, 5))
+        count = layers * (2 if both else 1)
+        states = tuple(torch.randn(count, batch, 4) for _ in range(2 if cell == "lstm" else 1))
+        states = states if state == "auto" else ()
+        hx = (states if cell == "lstm" else states[0]) if states else None
+        want = eager64(model, x, hx) if hx is not None else eager64(model, x)
+        arrays = dict(zip(("input", "h_0", "c_0"), (x.numpy(), *(s.numpy() for s in states)), strict=False))
+        got = list(runtime.run(arrays).values())
+        traced = [tensor.detach().numpy() for tensor in script(x, *states)]
+        for a, b, c in zip(got, traced, want, strict=True):
+            np.testing.assert_allclose(a, c, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(b, c, rtol=0, atol=1e-5)

@@ -1,0 +1,86 @@
+"""Every example in the README runs, and prints what the README says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(python|console)\n(.*?)```", README, re.DOTALL)
+
+
+def commands(block):
+    """(command, output) for each line that starts with $."""
+    parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def masked(text):
+    """Errors in the last digit differ from processor to processor; where they are largest does too."""
+    lines = [
+        re.sub(r"\d\.?\d*e-\d\d +\w+\[[\d, ]+\] at batch=\d+ sequence=\d+ +|\d\.?\d*e-\d\d", "#", line)
+        for line in text.splitlines()
+    ]
+    return "\n".join(re.sub(r" +", " ", re.sub(r"-{3,}", "---", line)) for line in lines).strip()
+
+
+def run(arguments):
+    from rnn_export.cli import main
+
+    out = io.StringIO()
+    sys.argv = arguments
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    return out.getvalue()
+
+
+def test_the_examples_run_in_the_order_of_the_readme(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    seen = []
+    for kind, block in BLOCKS:
+        if kind == "python":
+            exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+            seen.append("python")
+            continue
+        for command, expected in commands(block):
+            if command == "make demo":
+                command = re.search(r"^demo:.*\n\t\$\(VENV\)/bin/(.*)", MAKEFILE, re.MULTILINE)[1]
+            arguments = shlex.split(command)
+            assert arguments[0] == "rnn-export", command
+            printed = run(arguments)
+            if expected:
+                assert masked(printed) == masked(expected), command
+            seen.append(arguments[1])
+    assert seen == ["export", "python", "python", "export", "run", "verify"]
+    assert "torch" not in capsys.readouterr().err
+
+
+def test_the_mask_hides_errors_and_nothing_else():
+    assert masked("eager 13 6.6e-08  output[49, 1, 1] at batch=7 sequence=64  passed") == masked(
+        "eager 13 1e-07 h_n[0, 1] at batch=1 sequence=1 passed"
+    )
+    assert masked("-0.7497 passed") != masked("-0.7498 passed")
+    assert masked("1e-07 passed") != masked("1e-07 FAILED")
+
+
+def test_every_command_is_in_the_readme():
+    from rnn_export.cli import group
+
+    for name in group.commands:
+        assert f"`rnn-export {name} " in README or f"`rnn-export {name}`" in README, name
+
+
+def test_the_two_examples_are_short():
+    for kind, block in BLOCKS:
+        if kind == "python":
+            assert len([line for line in block.splitlines() if line.strip()]) <= 12

@@ -14,12 +14,11 @@ from torch import nn
 from rnn_runtime import Report, Signature
 from rnn_runtime._bundle import ONNX
 
-from . import _backends
+from . import _backends, _lower
 from ._capture import Captured, Layer, capture
 from ._compare import bundle_tolerance, compare, require
 from ._errors import ExportError
 from ._inspect import inspect
-from ._lower import check_formats, lower
 from ._reference import Case, Reference, grid
 from ._seal import check_target, seal, unsealed
 from ._versions import require_good_versions
@@ -56,6 +55,7 @@ def export(
     lengths: str | None = None,
     state: str | Mapping[str, str] = "auto",
     formats: Sequence[str] = ("onnx", "torchscript"),
+    lowering: str = "auto",
     opset: int | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
@@ -81,6 +81,9 @@ def export(
             recurrent layer's initial state whose final state is returned; "explicit": the same, and an error where
             there is none; "none": no state, also not for a bare layer; or a dict of input name -> output name.
         formats: "onnx" and "torchscript", or one of them.
+        lowering: how recurrent layers are written in ONNX. "fused": the RNN, LSTM and GRU operators; "scan": a Scan
+            over matrix products; "auto": fused where ONNX Runtime has such an operator, which it has not for float64
+            and for an LSTM with proj_size.
         opset: of the ONNX graph; 18 if None, which is the oldest there is.
         tolerance: largest absolute error allowed, times the largest value where that is above 1; by dtype if None.
         overwrite: replace a bundle that is already at `path`.
@@ -91,7 +94,7 @@ def export(
         MismatchError: a backend leaves eager PyTorch; carries the report.
     """
     path = Path(path)
-    check_formats(formats)
+    _lower.check(formats, lowering)
     check_target(path, overwrite=overwrite)
     require_good_versions()
     with torch.random.fork_rng(devices=[]):
@@ -105,8 +108,8 @@ def export(
             state=state,
         )
         with unsealed(path) as folder:
-            lower(captured, folder, formats, opset)
-            operators = inspect(captured, folder / ONNX) if "onnx" in formats else {}
+            _lower.lower(captured, folder, formats, lowering, opset)
+            operators = inspect(captured, folder / ONNX, lowering) if "onnx" in formats else {}
             golden, cases = _cases(captured)
             report = require(compare([*golden, *cases], _backends.found(folder), tolerance), "the export")
             seal(folder, captured, report, golden, bundle_tolerance(golden, report, tolerance), operators)

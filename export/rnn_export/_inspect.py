@@ -10,9 +10,10 @@ from rnn_runtime import TensorSpec
 
 from ._capture import Captured
 from ._errors import ExportError
+from ._lower.onnx import chosen
 
 
-def inspect(captured: Captured, path: Path) -> dict[str, int]:
+def inspect(captured: Captured, path: Path, lowering: str) -> dict[str, int]:
     """Check the graph in `path` against what was captured; returns how often each operator occurs.
 
     Raises:
@@ -38,12 +39,16 @@ def inspect(captured: Captured, path: Path) -> dict[str, int]:
         found = (_spec(value) for value in values)
         problems += [f"the {what} {spec} became {got}" for spec, got in zip(specs, found, strict=True) if got != spec]
     counts = operators(graph)
-    for operator in ("RNN", "LSTM", "GRU"):
-        expected = sum(layer.num_layers for layer in captured.layers if layer.operator == operator)
-        if counts.get(operator, 0) != expected:
-            problems.append(
-                f"it has {counts.get(operator, 0)} {operator} nodes where the model has {expected} {operator} layers"
-            )
+    expected: dict[str, int] = {}
+    for layer in captured.layers:
+        # A fused operator runs both directions; a Scan one.
+        scan = chosen(layer, lowering) == "scan"
+        operator = "Scan" if scan else layer.operator
+        count = layer.num_layers * (2 if scan and layer.bidirectional else 1)
+        expected[operator] = expected.get(operator, 0) + count
+    for operator in ("RNN", "LSTM", "GRU", "Scan"):
+        if counts.get(operator, 0) != expected.get(operator, 0):
+            problems.append(f"it has {counts.get(operator, 0)} {operator} nodes; expected {expected.get(operator, 0)}")
     if problems:
         raise ExportError("the exported graph is not the model: " + "; ".join(dict.fromkeys(problems)))
     return counts

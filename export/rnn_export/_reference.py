@@ -15,6 +15,7 @@ from rnn_runtime import Signature
 from ._capture.module import Flat, float64
 from ._capture.sample import Sampler
 from ._errors import ExportError
+from ._quiet import quiet
 
 Arrays = dict[str, np.ndarray]
 
@@ -63,7 +64,7 @@ class Reference:
 
     def on(self, inputs: Sequence[Tensor], sizes: Mapping[str, int]) -> Case:
         """The case of given inputs, in order. Raises what the eager model raises."""
-        with torch.no_grad():
+        with quiet(), torch.no_grad():
             eager = self._flat(*_copies(inputs))
             wide = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs]
             with float64():

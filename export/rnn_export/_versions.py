@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+from pathlib import Path
 
 from rnn_runtime import DependencyError
 
@@ -52,3 +53,18 @@ def require_good_versions() -> None:
     bad = [f"{p} {v} {why}" for (p, v), why in KNOWN_BAD.items() if versions().get(p) == v]
     if bad:
         raise DependencyError("; ".join(bad))
+
+
+def cpu() -> str:
+    """The processor's name, with the instructions that decide which kernels run."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    found = {key.strip(): value.strip() for key, value in lines.items()}
+    flags = set(found.get("flags", "").split())
+    extras = [
+        name for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("avx512_vnni", "VNNI")) if flag in flags
+    ]
+    return " with ".join(filter(None, [found.get("model name", platform.machine()), ", ".join(extras)]))

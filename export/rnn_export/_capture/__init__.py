@@ -104,7 +104,7 @@ def capture(
 def _run_once(flat: Flat, example: Sequence[Tensor]) -> list[tree.Path]:
     """The way to each result in what the model returns."""
     try:
-        with torch.no_grad():
+        with quiet(), torch.no_grad():
             return [path for path, _ in flat.named(*example)]
     except ExportError:
         raise
@@ -117,6 +117,7 @@ def _run_once(flat: Flat, example: Sequence[Tensor]) -> list[tree.Path]:
 
 def _trace(flat: Flat, example: list[Tensor], names: list[str], axes: axis_map.Axes) -> ExportedProgram:
     dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
+    hook = flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes))
     try:
         with quiet(), torch.no_grad(), Capture():
             return torch.export.export(flat, tuple(example), dynamic_shapes={"flat": dynamic}, strict=False)
@@ -124,6 +125,16 @@ def _trace(flat: Flat, example: list[Tensor], names: list[str], axes: axis_map.A
         raise
     except Exception as error:
         raise _refusal(str(error), type(error).__name__, names, axes) from error
+    finally:
+        hook.remove()
+
+
+def _unify(inputs: tuple[Tensor, ...], names: list[str], axes: axis_map.Axes) -> None:
+    """Tell the tracer that axes of one name have one size."""
+    seen: dict[str, Any] = {}
+    for name, tensor in zip(names, inputs, strict=True):
+        for dim, axis in axes[name].items():
+            torch._check(tensor.shape[dim] == seen.setdefault(axis, tensor.shape[dim]))
 
 
 def _refusal(text: str, kind: str, names: list[str], axes: axis_map.Axes) -> ExportError:

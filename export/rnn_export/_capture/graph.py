@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import operator as python_operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ class Layer:
     Attributes:
         name: the module's path in the model ("" for the model itself).
         operator: RNN, LSTM or GRU.
-        hidden_size, num_layers, bidirectional: as in PyTorch.
+        hidden_size, num_layers, bidirectional, proj_size: as in PyTorch.
+        dtype: of the input, weights and states.
         packed: runs over a packed sequence.
     """
 
@@ -33,9 +34,17 @@ class Layer:
     num_layers: int
     bidirectional: bool
     packed: bool
+    proj_size: int
+    dtype: str
 
 
-_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+_OPERATORS = {
+    leaves.rnn_tanh: ("RNN", 1),
+    leaves.rnn_relu: ("RNN", 1),
+    leaves.gru: ("GRU", 3),
+    leaves.lstm: ("LSTM", 4),
+}
+"""The ONNX operator of each leaf, and how many gates it has."""
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:
@@ -57,18 +66,20 @@ def layers(program: ExportedProgram) -> tuple[Layer, ...]:
     """The recurrent layers of a captured program."""
     found = []
     for node in recurrent(program):
-        *_, lengths, weights, _biases, num_layers, bidirectional = arguments(node)
+        *_, lengths, weights, _biases, num_layers, both = arguments(node)
         stack = list(node.meta.get("nn_module_stack", {}).values())
         path = stack[-1][0] if stack else ""
-        name = leaves.RECURRENT[node.target]
+        operator, gates = _OPERATORS[node.target]
         found.append(
             Layer(
                 name=path.removeprefix("model").removeprefix("."),
-                operator=name,
-                hidden_size=weights[0].meta["val"].shape[0] // _GATES[name],
+                operator=operator,
+                hidden_size=weights[0].meta["val"].shape[0] // gates,
                 num_layers=num_layers,
-                bidirectional=bidirectional,
+                bidirectional=both,
                 packed=lengths is not None,
+                proj_size=weights[1].meta["val"].shape[1] if leaves.has_projection(weights, num_layers, both) else 0,
+                dtype=str(weights[0].meta["val"].dtype).removeprefix("torch."),
             )
         )
     return tuple(found)
@@ -96,7 +107,7 @@ MOVES = {
     *(aten.permute.default, aten.transpose.int, aten.movedim.int, aten.flip.default),
     *(aten.sort.default, aten.sort.stable, aten.index_select.default, aten.index.Tensor),
     *(aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default),
-    *(aten.unbind.int, operator.getitem),
+    *(aten.unbind.int, python_operator.getitem),
 }
 """Operators that move the values of their first argument about, or take some of them, and change none."""
 

@@ -6,7 +6,7 @@ traces with symbolic sizes. All sequences are time-major, (sequence, batch, feat
 """
 
 # No `from __future__ import annotations`: custom_op reads the operator's schema from the real annotations.
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,9 +60,14 @@ def _call(
     return [y, *(final.index_select(1, back) for final in finals)]
 
 
-def _set_size(weights: list[Tensor], layers: int, both: bool) -> int:
+def _set_size(weights: Sequence[Any], layers: int, both: bool) -> int:
     """Tensors per layer and direction: 2, or 4 with biases; one more with a projection."""
     return len(weights) // (layers * (2 if both else 1))
+
+
+def has_projection(weights: Sequence[Any], layers: int, both: bool) -> bool:
+    """Whether each set of weights ends with a projection of the output (an LSTM's proj_size)."""
+    return _set_size(weights, layers, both) % 2 == 1
 
 
 def _output(x: Tensor, h: Tensor, both: bool) -> Tensor:
@@ -171,5 +176,5 @@ lstm = torch.ops.rnn_export.lstm.default
 pack = torch.ops.rnn_export.pack.default
 pad = torch.ops.rnn_export.pad.default
 
-RECURRENT = {rnn_tanh: "RNN", rnn_relu: "RNN", gru: "GRU", lstm: "LSTM"}
-"""The leaves that hold a recurrent layer, and the ONNX operator of each."""
+RECURRENT = {rnn_tanh: "rnn_tanh", rnn_relu: "rnn_relu", gru: "gru", lstm: "lstm"}
+"""The leaves that hold a recurrent layer, and their names."""

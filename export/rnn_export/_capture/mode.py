@@ -7,10 +7,14 @@ lengths under its own field names.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.overrides import TorchFunctionMode
 
 from . import leaves
@@ -25,18 +29,33 @@ class Capture(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # id of the tensor that stands in for batch_sizes -> (that tensor, kept alive; batch size; number of steps)
+        # id of the tensor that stands in for batch_sizes -> (that tensor, kept alive; number of steps; batch size)
         self._packed: dict[int, tuple[Tensor, Any, Any]] = {}
+        self._check = nn.RNNBase.get_expected_hidden_size
+
+    def __enter__(self) -> Capture:
+        # PyTorch's own makes a plain number of the batch size, which would fix it.
+        nn.RNNBase.get_expected_hidden_size = _expected_hidden_size  # type: ignore[method-assign]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        nn.RNNBase.get_expected_hidden_size = self._check  # type: ignore[method-assign]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in _LEAVES:
             return self._recurrent(func, *args, **(kwargs or {}))
+        if func is torch.sort and _called_by(pack_padded_sequence):
+            # Leaves take lengths in any order, so the rows stay where they are: the order that PyTorch's kernels need
+            # would come out as a sort and four gathers, all in vain.
+            return args[0], torch.arange(args[0].shape[0])
         if func is _VF._pack_padded_sequence:
             return self._pack(*args)
         if func is _VF._pad_packed_sequence:
             return self._pad(*args)
         if args and id(args[0]) in self._packed:
-            _, batch, steps = self._packed[id(args[0])]
+            _, steps, batch = self._packed[id(args[0])]
             if func is Tensor.__getitem__ and args[1] == 0:
                 return batch
             if func is Tensor.size and args[1:] == (0,):
@@ -44,26 +63,53 @@ class Capture(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _recurrent(self, func: Any, data: Tensor, second: Any, *rest: Any) -> Any:
-        if id(second) in self._packed:
+        packed = id(second) in self._packed
+        if packed:
             hx, weights, biases, layers, _dropout, _train, bidirectional = rest
-            lengths, batch_first = second, False
+            lengths, x = second, self._rows(data, second)
         else:
             weights, biases, layers, _dropout, _train, bidirectional, batch_first = rest
-            lengths, hx = None, second
+            lengths, hx, x = None, second, data.transpose(0, 1) if batch_first else data
         states = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
-        x = data.transpose(0, 1) if batch_first else data
         y, *finals = _LEAVES[func](x, *states, lengths, list(weights), biases, layers, bidirectional)
-        return y.transpose(0, 1) if batch_first else y, *finals
+        if packed:
+            y = y.flatten(0, 1)
+        elif batch_first:
+            y = y.transpose(0, 1)
+        return y, *finals
 
     def _pack(self, data: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-        data = data.transpose(0, 1) if batch_first else data
-        data = leaves.pack(data, lengths)
+        data = leaves.pack(data.transpose(0, 1) if batch_first else data, lengths)
         stand_in = lengths.clone()  # a tensor of its own, so that its id is known to no one else
-        self._packed[id(stand_in)] = stand_in, data.shape[1], data.shape[0]
-        return data, stand_in
+        self._packed[id(stand_in)] = stand_in, data.shape[0], data.shape[1]
+        return data.flatten(0, 1), stand_in
 
     def _pad(
         self, data: Tensor, stand_in: Tensor, batch_first: bool, value: float, total: Any
     ) -> tuple[Tensor, Tensor]:
-        y = leaves.pad(data, stand_in, value, total)
+        y = leaves.pad(self._rows(data, stand_in), stand_in, value, total)
         return y.transpose(0, 1) if batch_first else y, stand_in.clone()
+
+    def _rows(self, data: Tensor, stand_in: Tensor) -> Tensor:
+        """A PackedSequence's data as (steps, batch, ...)."""
+        _, steps, batch = self._packed[id(stand_in)]
+        rows: Tensor = data.unflatten(0, (steps, batch))
+        return rows
+
+
+def _expected_hidden_size(self: nn.RNNBase, input: Tensor, batch_sizes: Any) -> tuple[Any, ...]:
+    batch = batch_sizes[0] if batch_sizes is not None else input.size(0 if self.batch_first else 1)
+    return self.num_layers * (2 if self.bidirectional else 1), batch, self.proj_size or self.hidden_size
+
+
+def _called_by(function: Any) -> bool:
+    """Whether the call at hand stands in `function`, below the frames of the modes that pass it on."""
+    frames = (frame for frame, _ in zip(_callers(), range(8), strict=False))
+    return any(frame.f_code is function.__code__ for frame in frames)
+
+
+def _callers() -> Iterator[FrameType]:
+    frame = sys._getframe(2).f_back
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

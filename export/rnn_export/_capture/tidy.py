@@ -1,4 +1,4 @@
-"""What the captured program says in more words than ONNX needs: zero states, and padding of what is padded already."""
+"""What the captured program says in more words than it needs: zero states, idle padding, rows ordered as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from .graph import JOINS, MOVES, arguments, aten, recurrent, state_slots
 def tidy(program: ExportedProgram) -> None:
     """Simplify `program` in place; its results stay the same."""
     _drop_zero_states(program)
+    _drop_idle_views(program)
     _drop_idle_pads(program)
+    _drop_idle_orders(program)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
 
@@ -44,6 +46,23 @@ def _is_zeros(node: fx.Node) -> bool:
     return node.target in _ZEROS
 
 
+_VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
+
+
+def _drop_idle_views(program: ExportedProgram) -> None:
+    """Leave out reshapes that together give the shape there was, as between two layers over packed data."""
+    for node in list(program.graph.nodes):
+        source = node
+        while source.target in _VIEWS:
+            source = source.all_input_nodes[0]
+            if source is not node and _shape(source) == _shape(node):
+                node.replace_all_uses_with(source)
+
+
+def _shape(node: fx.Node) -> list[str]:
+    return [str(size) for size in node.meta["val"].shape]
+
+
 def _drop_idle_pads(program: ExportedProgram) -> None:
     """Leave out padding with zeros of a recurrent output to its own length: past a row's end it is zero already."""
     for node in list(program.graph.nodes):
@@ -56,3 +75,28 @@ def _drop_idle_pads(program: ExportedProgram) -> None:
         packed = leaf.target in leaves.RECURRENT and position == 0 and leaf.args[-5] is lengths
         if packed and str(node.meta["val"].shape[0]) == str(y.meta["val"].shape[0]):
             node.replace_all_uses_with(y)
+
+
+def _drop_idle_orders(program: ExportedProgram) -> None:
+    """Leave out the selection of all rows in their own order: what is left of a sort that the mode made idle."""
+    for node in list(program.graph.nodes):
+        if node.target is aten.index_select.default:
+            x, dim, index = arguments(node)
+        elif node.target is aten.index.Tensor and len(node.args[1]) == 1:
+            x, dim, index = node.args[0], 0, node.args[1][0]
+        else:
+            continue
+        if _counts(index) and str(x.meta["val"].shape[dim]) == str(index.meta["val"].shape[0]):
+            node.replace_all_uses_with(x)
+
+
+def _counts(node: fx.Node) -> bool:
+    """Whether a node's value is 0, 1, 2, ...: an arange, or the inverse of that permutation, which is the same."""
+    if node.target is aten.arange.default:
+        return True
+    if node.target is aten.arange.start:
+        return bool(node.args[0] == 0)
+    if node.target in (aten.scatter_.src, aten.scatter.src):
+        _, dim, index, source = arguments(node)
+        return dim == 0 and _counts(index) and _counts(source)
+    return node.target in (aten.to.dtype_layout, aten.to.dtype, aten.clone.default) and _counts(node.all_input_nodes[0])

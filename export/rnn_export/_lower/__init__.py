@@ -14,20 +14,24 @@ from . import onnx, torchscript
 FORMATS = ("onnx", "torchscript")
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Raises InputError where `formats` is empty or names an unknown one."""
+def check(formats: Sequence[str], lowering: str) -> None:
+    """Raises InputError where `formats` is empty or names an unknown one, or `lowering` is unknown."""
+    if lowering not in onnx.LOWERINGS:
+        raise InputError(f"lowering is {lowering!r}; give one of {list(onnx.LOWERINGS)}")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats or isinstance(formats, str):
         raise InputError(f"formats is {formats!r}; give one or more of {list(FORMATS)} in a list")
 
 
-def lower(captured: Captured, folder: Path, formats: Sequence[str], opset: int | None) -> None:
+def lower(
+    captured: Captured, folder: Path, formats: Sequence[str], lowering: str = "auto", opset: int | None = None
+) -> None:
     """Write the model in each format into `folder`.
 
     Raises:
         ExportError: a format cannot hold the model.
     """
     if "onnx" in formats:
-        onnx.write(captured, folder / ONNX, opset)
+        onnx.write(captured, folder / ONNX, lowering, opset)
     if "torchscript" in formats:
         torchscript.write(captured, folder / TORCHSCRIPT)

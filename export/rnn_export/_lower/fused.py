@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from onnxscript import opset18
 
-from .._errors import ExportError
-
 op: Any = opset18  # its stubs know no plain lists
 
 _GATE_ORDER = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
@@ -87,12 +85,11 @@ rnn_relu = _rnn("Relu")
 
 
 def gru(x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, bidirectional: bool) -> Any:
+    """All of a GRU leaf."""
     # PyTorch resets after the product with the hidden weights; ONNX's default resets before it.
     return _layers("GRU", x, [h_0], lengths, weights, biases, layers, bidirectional, linear_before_reset=1)
 
 
 def lstm(x: Any, h_0: Any, c_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, bidirectional: bool) -> Any:
-    step = len(weights) // (layers * (2 if bidirectional else 1))
-    if step not in (2, 4):
-        raise ExportError("an LSTM with proj_size has no ONNX operator: ...")
+    """All of an LSTM leaf without a projection, which the operator does not know."""
     return _layers("LSTM", x, [h_0, c_0], lengths, weights, biases, layers, bidirectional)

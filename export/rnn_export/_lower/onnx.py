@@ -14,36 +14,55 @@ from onnxscript import optimizer
 from rnn_runtime import Signature
 from rnn_runtime._signature import METADATA_KEY
 
-from .._capture import Captured, leaves
+from .._capture import Captured, Layer, leaves
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, packed
+from . import fused, packed, scan
 
 MINIMUM_OPSET = 18
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
-_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    leaves.rnn_tanh: fused.rnn_tanh,
-    leaves.rnn_relu: fused.rnn_relu,
-    leaves.gru: fused.gru,
-    leaves.lstm: fused.lstm,
-    leaves.pack: packed.pack,
-    leaves.pad: packed.pad,
-}
+LOWERINGS = ("auto", "fused", "scan")
 
 
-def write(captured: Captured, path: Path, opset: int | None) -> None:
+def chosen(layer: Layer, lowering: str) -> str:
+    """How a layer is written, "fused" or "scan", where `lowering` is asked for.
+
+    Raises:
+        ExportError: "fused" is asked for and no fused operator can run the layer.
+    """
+    reason = "has a projection (proj_size)" if layer.proj_size else "is float64" if layer.dtype == "float64" else None
+    if lowering == "fused" and reason:
+        raise ExportError(
+            f"lowering='fused', but the {layer.operator} {layer.name!r} {reason}, and ONNX Runtime has no operator for "
+            "that: leave `lowering` out"
+        )
+    return "scan" if reason or lowering == "scan" else "fused"
+
+
+def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For each leaf the function that writes it. The calls come in the order of the layers found."""
+    layers = iter([chosen(layer, lowering) for layer in captured.layers])
+
+    def recurrent(name: str) -> Callable[..., Any]:
+        return lambda *args: getattr(scan if next(layers) == "scan" else fused, name)(*args)
+
+    written = {leaf: recurrent(name) for leaf, name in leaves.RECURRENT.items()}
+    return {**written, leaves.pack: packed.pack, leaves.pad: packed.pad}
+
+
+def write(captured: Captured, path: Path, lowering: str, opset: int | None) -> None:
     """Write the ONNX model to `path`; weights too large for one file go beside it.
 
     Raises:
         ExportError: as `to_onnx`.
     """
-    model = to_onnx(captured, opset)
+    model = to_onnx(captured, lowering, opset)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST else None)
 
 
-def to_onnx(captured: Captured, opset: int | None = None) -> ir.Model:
+def to_onnx(captured: Captured, lowering: str = "auto", opset: int | None = None) -> ir.Model:
     """The ONNX model of a captured program, at `opset` (18 by default).
 
     Raises:
@@ -59,7 +78,7 @@ def to_onnx(captured: Captured, opset: int | None = None) -> ir.Model:
                 dynamo=True,
                 opset_version=opset,
                 verbose=False,
-                custom_translation_table=_TRANSLATIONS,
+                custom_translation_table=_translations(captured, lowering),
             )
     except Exception as error:
         raise ExportError(f"the captured model has no ONNX form: {_root(error)}") from error

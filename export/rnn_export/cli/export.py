@@ -26,6 +26,11 @@ from . import _target
     type=click.Choice(["onnx", "torchscript"]),
     help="What to write; can be repeated. Default: all.",
 )
+@click.option(
+    "--lowering",
+    type=click.Choice(["auto", "fused", "scan"]),
+    help="How recurrent layers are written in ONNX. Default: auto.",
+)
 @click.option("--opset", type=int, help="The ONNX opset. Default: 18.")
 @click.option(
     "--tolerance",
@@ -38,6 +43,7 @@ def export(
     output: Path,
     weights: Path | None,
     formats: tuple[str, ...],
+    lowering: str | None,
     opset: int | None,
     tolerance: float | None,
     overwrite: bool,
@@ -46,7 +52,13 @@ def export(
     arguments = _target.arguments(target, weights)
     from rnn_export import export as export_model
 
-    given = {"opset": opset, "tolerance": tolerance, "overwrite": overwrite or None, "formats": formats or None}
+    given = {
+        "lowering": lowering,
+        "opset": opset,
+        "tolerance": tolerance,
+        "overwrite": overwrite or None,
+        "formats": formats or None,
+    }
     arguments |= {name: value for name, value in given.items() if value is not None}
     bundle = export_model(path=output, **arguments)
     layers = ", ".join(f"{layer.operator}{f' {layer.name}' if layer.name else ''}" for layer in bundle.layers)

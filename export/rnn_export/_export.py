@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from rnn_runtime import Report, Signature
 from rnn_runtime._bundle import ONNX
 
 from . import _backends, _lower
-from ._capture import Captured, Layer, capture
-from ._compare import bundle_tolerance, compare, require
-from ._errors import ExportError
+from ._alone import alone
+from ._capture import Layer, capture
+from ._compare import check_tolerance, compare, require
 from ._inspect import inspect
-from ._reference import Case, Reference, grid
+from ._reference import Reference, grid
 from ._seal import check_target, seal, unsealed
+from ._stream import require_streamable
 from ._versions import require_good_versions
 
 
@@ -33,12 +34,14 @@ class Bundle(os.PathLike[str]):
         signature: inputs, outputs, states and lengths.
         layers: the recurrent layers that were found.
         report: the comparison with eager PyTorch, row by row.
+        refused: sizes that eager PyTorch itself does not take, so that nothing was compared there.
     """
 
     path: Path
     signature: Signature
     layers: tuple[Layer, ...]
-    report: Report
+    report: Report = field(repr=False)
+    refused: list[dict[str, int]]
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -79,13 +82,16 @@ def export(
         lengths: the input that holds the lengths of packed sequences; found by itself if None.
         state: which inputs and outputs carry state. "auto": a bare layer's own state, and every input that reaches a
             recurrent layer's initial state whose final state is returned; "explicit": the same, and an error where
-            there is none; "none": no state, also not for a bare layer; or a dict of input name -> output name.
+            there is none; "lift": the hidden state of every inner layer that starts from zeros becomes an input and an
+            output, so that the model can run on a stream, which is proven; "none": no state, also not for a bare layer;
+            or a dict of input name -> output name.
         formats: "onnx" and "torchscript", or one of them.
         lowering: how recurrent layers are written in ONNX. "fused": the RNN, LSTM and GRU operators; "scan": a Scan
             over matrix products; "auto": fused where ONNX Runtime has such an operator, which it has not for float64
             and for an LSTM with proj_size.
         opset: of the ONNX graph; 18 if None, which is the oldest there is.
-        tolerance: largest absolute error allowed, times the largest value where that is above 1; by dtype if None.
+        tolerance: largest absolute error allowed, times the largest value where that is above 1. If None, by dtype
+            (1e-5 for float32), or four times eager PyTorch's own error where that is more.
         overwrite: replace a bundle that is already at `path`.
 
     Raises:
@@ -95,9 +101,10 @@ def export(
     """
     path = Path(path)
     _lower.check(formats, lowering)
+    check_tolerance(tolerance)
     check_target(path, overwrite=overwrite)
     require_good_versions()
-    with torch.random.fork_rng(devices=[]):
+    with alone(), torch.random.fork_rng(devices=[]):
         captured = capture(
             model,
             example_inputs,
@@ -107,26 +114,14 @@ def export(
             lengths=lengths,
             state=state,
         )
-        with unsealed(path) as folder:
+        reference = Reference(captured.flat, captured.signature, captured.sampler)
+        if captured.flat.lifted:
+            require_streamable(captured, reference)
+        with unsealed(path, overwrite=overwrite) as folder:
             _lower.lower(captured, folder, formats, lowering, opset)
             operators = inspect(captured, folder / ONNX, lowering) if "onnx" in formats else {}
-            golden, cases = _cases(captured)
+            cases, refused = reference.cases(grid(captured.sizes, captured.sequences))
+            golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             report = require(compare([*golden, *cases], _backends.found(folder), tolerance), "the export")
-            seal(folder, captured, report, golden, bundle_tolerance(golden, report, tolerance), operators)
-    return Bundle(path, captured.signature, captured.layers, report)
-
-
-def _cases(captured: Captured) -> tuple[list[Case], list[Case]]:
-    """The cases to keep as golden, the example itself first, and the further ones."""
-    reference = Reference(captured.flat, captured.signature, captured.sampler)
-    example = reference.on(captured.flat.inputs.example, captured.example_sizes)
-    others = [
-        case for seed, sizes in enumerate(grid(captured.sizes)) if (case := reference.case(sizes, seed)) is not None
-    ]
-    if all(case.sizes == captured.sizes for case in others):
-        raise ExportError(
-            "eager PyTorch takes the example, but no input of another size: an axis in `axes` is fixed inside the "
-            f"model. The traced sizes were {captured.sizes}"
-        )
-    smallest = min(others, key=lambda case: sum(case.sizes.values()))
-    return [example, smallest], [case for case in others if case is not smallest]
+            seal(folder, captured, report, refused, golden, tolerance, operators)
+    return Bundle(path, captured.signature, captured.layers, report, refused)

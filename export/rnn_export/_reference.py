@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rnn_runtime import Signature
+from rnn_runtime import InputError, Signature
 
-from ._capture.module import Flat, float64
+from ._capture.module import REFUSED, Flat, float64, wide_copy
 from ._capture.sample import Sampler
 from ._errors import ExportError
 from ._quiet import quiet
@@ -43,7 +42,8 @@ class Reference:
     def __init__(self, flat: Flat, signature: Signature, sampler: Sampler) -> None:
         self.signature = signature
         self._flat = flat
-        self._wide = copy.deepcopy(flat).double()
+        self.wide = wide_copy(flat)
+        self.states = {state.input for state in signature.states}
         self._samplers = [sampler]
         if sampler.lengths:
             # Models that pack with enforce_sorted=True, or add packed to padded data, refuse other lengths.
@@ -58,48 +58,78 @@ class Reference:
             inputs = sampler.draw(sizes, seed)
             try:
                 return self.on(inputs, sizes)
-            except _REFUSED:
+            except REFUSED:
                 continue
         return None
+
+    def cases(self, shapes: Sequence[Mapping[str, int]]) -> tuple[list[Case], list[dict[str, int]]]:
+        """The cases of these sizes, and the sizes that the eager model itself does not take.
+
+        Raises:
+            InputError: it takes no other size of an axis than the traced ones, which come last.
+        """
+        cases, refused = [], []
+        for seed, sizes in enumerate(shapes):
+            case = self.case(sizes, seed)
+            if case is None:
+                refused.append(dict(sizes))
+            else:
+                cases.append(case)
+        for axis, traced in shapes[-1].items():
+            if all(case.sizes[axis] == traced for case in cases):
+                raise InputError(
+                    f"eager PyTorch takes no other size of the axis {axis!r} than the example's ({traced}): another "
+                    "input or the model itself fixes it. Name it in every input that has it, or leave it out of `axes`"
+                )
+        return cases, refused
+
+    def draw(self, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
+        """Inputs of these sizes, by name."""
+        drawn = self._samplers[0].draw(sizes, seed)
+        return {spec.name: tensor for spec, tensor in zip(self.signature.inputs, drawn, strict=True)}
+
+    def float64(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All outputs of the model in float64, by name, from all inputs by name."""
+        wide = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs.values()]
+        with quiet(), torch.no_grad(), float64():
+            results = self.wide(*wide)
+        return {spec.name: result for spec, result in zip(self.signature.outputs, results, strict=True)}
 
     def on(self, inputs: Sequence[Tensor], sizes: Mapping[str, int]) -> Case:
         """The case of given inputs, in order. Raises what the eager model raises."""
         with quiet(), torch.no_grad():
-            eager = self._flat(*_copies(inputs))
-            wide = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs]
-            with float64():
-                want = self._wide(*wide)
+            eager = self._flat(*[tensor.clone() for tensor in inputs])  # a model may write into its inputs
         names = [spec.name for spec in self.signature.outputs]
         if len(eager) != len(names):
             raise ExportError(f"the model gives {len(eager)} outputs where the signature has {len(names)}: {names}")
+        want = self.float64(dict(zip([spec.name for spec in self.signature.inputs], inputs, strict=True)))
         return Case(
             sizes=dict(sizes),
             inputs={spec.name: tensor.numpy() for spec, tensor in zip(self.signature.inputs, inputs, strict=True)},
-            want={n: (w if w.is_floating_point() else e).numpy() for n, w, e in zip(names, want, eager, strict=True)},
+            want={
+                name: (want[name] if want[name].is_floating_point() else tensor).numpy()
+                for name, tensor in zip(names, eager, strict=True)
+            },
             eager={name: tensor.numpy() for name, tensor in zip(names, eager, strict=True)},
         )
 
 
-_REFUSED = (RuntimeError, ValueError, IndexError, AssertionError)
-
-
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Clones, since a model may write into its inputs."""
-    return [tensor.clone() for tensor in tensors]
-
-
-def grid(traced: Mapping[str, int]) -> list[dict[str, int]]:
+def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str, int]]:
     """The sizes that an export is compared at: 1, primes, sizes far above the traced ones, and the traced ones.
 
-    Every batch size meets every size of the next axis; further axes take turns, so that no two axes always agree.
+    The first axis meets every size of the second; further axes take turns, so that no two axes always agree.
+
+    Args:
+        traced: axis -> the size that was traced.
+        sequences: the axes that recurrent layers run over, which take larger sizes than the others.
     """
-    ordered = sorted(traced, key=lambda axis: axis != "batch")
-    lists = [BATCHES if axis == "batch" else LENGTHS for axis in ordered]
+    ordered = sorted(traced, key=lambda axis: axis in sequences)
+    lists = [LENGTHS if axis in sequences else BATCHES for axis in ordered]
     shapes = []
     for i, first in enumerate(lists[0]):
-        for j, second in enumerate(lists[1] if len(lists) > 1 else [0]):
-            chosen = [first, second, *(sizes[(i + j + k) % len(sizes)] for k, sizes in enumerate(lists[2:], 1))]
-            shapes.append(dict(zip(ordered, chosen, strict=False)))
+        for j, second in enumerate(lists[-1] if len(lists) > 1 else [0]):
+            between = [sizes[(i + j + k) % len(sizes)] for k, sizes in enumerate(lists[1:-1], 1)]
+            shapes.append(dict(zip(ordered, [first, *between, second], strict=False)))
     return [*shapes, dict(traced)]
 
 

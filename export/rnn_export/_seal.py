@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnn_runtime import InputError, Report, _golden
-from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST
+from rnn_runtime import BundleError, InputError, Report, _golden
+from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST, Bundle
 
 from ._capture import Captured
+from ._compare import bundle_tolerance
 from ._reference import Case
 from ._versions import versions
 
@@ -25,40 +26,65 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """See that a bundle can be written to `path`, before any work is done.
 
     Raises:
-        InputError: something is there: a bundle without `overwrite`, or a file or folder that is no bundle.
+        InputError: something is there: a bundle without `overwrite`, or anything that is not a bundle alone.
     """
-    if not path.exists():
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not path.is_dir() or (any(path.iterdir()) and not (path / MANIFEST).is_file()):
+    try:
+        known = {MANIFEST, *Bundle.open(path).files}
+    except BundleError:
         raise InputError(
             f"{path} is there and is no bundle: rnn-export never writes over other things. Choose another folder"
-        )
-    if any(path.iterdir()) and not overwrite:
+        ) from None
+    if not overwrite:
         raise InputError(
             f"{path} already holds a bundle: pass overwrite=True (--overwrite) to replace it, or choose another folder"
+        )
+    others = sorted(file.name for file in path.iterdir() if file.name not in known)
+    if others:
+        raise InputError(
+            f"{path} holds a bundle and also {', '.join(others)}, which rnn-export did not write and will not remove: "
+            "move that away, or choose another folder"
         )
 
 
 @contextmanager
-def unsealed(path: Path) -> Iterator[Path]:
+def unsealed(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to `path` when the block ends well, removed when it does not.
 
     A bundle that was at `path` before stays untouched until the new one takes its place.
+
+    Raises:
+        InputError: the folder cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent))
+    path = path.resolve()  # of a link, what it points to is replaced
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}. Choose another folder") from None
     try:
         yield folder
         os.chmod(folder, 0o777 & ~_umask())  # mkdtemp gives it to its owner alone
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".old", dir=path.parent))
-            os.replace(path, old)
-            os.replace(folder, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(folder, path)
+        check_target(path, overwrite=overwrite)  # something may have come there meanwhile
+        _take_place(folder, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_place(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path`, of which what was there before is removed."""
+    if not path.exists():
+        os.replace(folder, path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".old", dir=path.parent))
+    os.replace(path, old)
+    try:
+        os.replace(folder, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old)
 
 
 def _umask() -> int:
@@ -71,8 +97,9 @@ def seal(
     folder: Path,
     captured: Captured,
     report: Report,
+    refused: Sequence[Mapping[str, int]],
     golden: Sequence[Case],
-    tolerance: float,
+    tolerance: float | None,
     operators: Mapping[str, int],
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
@@ -87,12 +114,13 @@ def seal(
         "signature": captured.signature.to_dict(),
         "files": files,
         "layers": [asdict(layer) for layer in captured.layers],
+        "lifted": [slot.input for slot in captured.flat.lifted],
         "operators": dict(operators),
         "versions": versions(),
-        "tolerance": tolerance,
-        "verified": _verified(report),
+        "tolerance": bundle_tolerance(golden, tolerance),
+        "verified": {**_verified(report), "refused_by_eager": list(refused)},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

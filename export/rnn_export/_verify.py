@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from rnn_runtime import InputError, Report, Signature, _golden
+from rnn_runtime import InputError, Report, Signature, TensorSpec, _golden
 from rnn_runtime._bundle import GOLDEN
 from rnn_runtime._bundle import Bundle as Sealed
 
 from . import _backends
-from ._capture import axes as axis_map
-from ._capture import bare
-from ._capture.module import Flat, flat_model
+from ._alone import alone
+from ._capture import prepare, sequences
+from ._capture.module import Flat
 from ._capture.sample import Sampler
-from ._compare import compare
+from ._compare import check_tolerance, compare
 from ._reference import Reference, grid
 
 
@@ -52,23 +52,32 @@ def verify(
     sealed = Sealed.open(Path(bundle))
     sealed.verify_files()
     signature = sealed.signature
-    with torch.random.fork_rng(devices=[]):
+    lifted = set(sealed.manifest.get("lifted", ()))
+    own = [spec for spec in signature.inputs if spec.name not in lifted]
+    check_tolerance(tolerance)
+    with alone(), torch.random.fork_rng(devices=[]):
         if example_inputs is None:
             golden = _golden.unpack(sealed.read(GOLDEN))[0].inputs
-            example_inputs = tuple(golden[spec.name] for spec in signature.inputs)
-        layer = bare.layer(model)
-        if layer is not None:
-            example_inputs = bare.inputs(layer, example_inputs, with_state=bool(signature.states))
-        flat = flat_model(model, example_inputs)
-        _require_alike(flat, signature)
-        sampler = Sampler.of(signature, flat.inputs.example)
-        reference = Reference(flat, signature, sampler)
-        axes = {name: dict(sampler.axes[name]) for name in sampler.names}
-        example = axis_map.sizes(sampler.names, axes, flat.inputs.example)
-        cases = [case for seed, sizes in enumerate(grid(example)) if (case := reference.case(sizes, seed)) is not None]
-        if not cases:
-            raise InputError("the model takes no input of the bundle's sizes: this is another model")
-        return compare(cases, _backends.found(sealed.path, device), tolerance)
+            example_inputs = tuple(golden[spec.name] for spec in own)
+        try:
+            prepared = prepare(
+                model,
+                example_inputs,
+                axes={spec.name: _dynamic(spec) for spec in own},
+                input_names=[spec.name for spec in own],
+                state="lift" if lifted else "auto" if signature.states else "none",
+            )
+        except InputError as error:
+            raise InputError(f"{error}. Is this the model that {sealed.path} was exported from?") from None
+        _require_alike(prepared.flat, signature)
+        reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example))
+        over = sequences(signature, [str(layer["axis"]) for layer in sealed.manifest["layers"]])
+        cases, _ = reference.cases(grid(prepared.sizes, over))
+        return compare(cases, _backends.sealed(sealed, device), tolerance)
+
+
+def _dynamic(spec: TensorSpec) -> dict[int, str]:
+    return {dim: axis for dim, axis in enumerate(spec.axes) if isinstance(axis, str)}
 
 
 def _require_alike(flat: Flat, signature: Signature) -> None:

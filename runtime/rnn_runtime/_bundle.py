@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +30,9 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "files": dict,
     "layers": list,
     "versions": dict,
-    "tolerance": (int, float),
+    "tolerance": dict,
+    "operators": dict,
+    "lifted": list,
     "verified": dict,
 }
 _AGAIN = "copy the whole folder again, or export the model again"
@@ -52,14 +55,14 @@ class Bundle:
         path: the folder.
         signature: the model's inputs, outputs and states.
         manifest: all of manifest.json.
-        tolerance: what every backend was held to, relative to max(1, largest |value|).
+        tolerance: for each output the largest error allowed, relative to max(1, largest |value|).
         files: the files that the manifest lists.
     """
 
     path: Path
     signature: Signature
     manifest: dict[str, Any]
-    tolerance: float
+    tolerance: dict[str, float]
     files: dict[str, FileSpec]
 
     @classmethod
@@ -73,14 +76,12 @@ class Bundle:
         if not folder.is_dir():
             raise BundleError(f"there is no folder {folder}; expected a bundle: check the path")
         manifest = _parse(folder, _read_manifest(folder))
-        tolerance = float(manifest["tolerance"])
-        if not (math.isfinite(tolerance) and tolerance >= 0):
-            _damaged(folder, f"the tolerance is {tolerance}")
         files = {name: _file_spec(folder, name, entry) for name, entry in manifest["files"].items()}
         try:
             signature = Signature.from_dict(manifest["signature"])
         except BundleError as error:
             raise BundleError(f"{folder / MANIFEST}: {error}") from None
+        tolerance = {spec.name: _tolerance(folder, manifest, spec.name) for spec in signature.outputs}
         return cls(folder, signature, manifest, tolerance, files)
 
     def read(self, name: str) -> bytes:
@@ -168,6 +169,13 @@ def _parse(folder: Path, data: bytes) -> dict[str, Any]:
         if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
             _damaged(folder, f"its {key} is a {type(manifest[key]).__name__}")
     return manifest
+
+
+def _tolerance(folder: Path, manifest: dict[str, Any], output: str) -> float:
+    value = manifest["tolerance"].get(output)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        _damaged(folder, f"the tolerance of {output!r} is {str(value)[:40]}")
+    return float(min(value, sys.float_info.max))  # an integer may be too large for a float
 
 
 def _file_spec(folder: Path, name: str, entry: object) -> FileSpec:

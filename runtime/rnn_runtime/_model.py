@@ -100,7 +100,10 @@ class Model:
         try:
             arrays = self._session.run([spec.name for spec in self.signature.outputs], feeds)
         except Exception as error:  # onnxruntime's errors have no base class but Exception
-            raise Error(f"ONNX Runtime failed on inputs that fit the signature ({error}): check the model") from None
+            raise Error(
+                f"ONNX Runtime failed on inputs whose names, types and sizes fit ({error}): a value may be out of the "
+                "model's range, such as an unknown id, or the model fixes a size; rnn-export verify tells"
+            ) from None
         return Result(self.signature, arrays)
 
     def example(self) -> dict[str, NDArray[Any]]:
@@ -129,7 +132,7 @@ class Model:
             raise BundleError(f"{self.path} has no {GOLDEN} to check against; expected a bundle: load the folder")
         return self._bundle, _golden.unpack(self._bundle.read(GOLDEN))
 
-    def _replay(self, case: _golden.Case, tolerance: float) -> list[Row]:
+    def _replay(self, case: _golden.Case, tolerance: dict[str, float]) -> list[Row]:
         names = {spec.name for spec in self.signature.outputs}
         if case.outputs.keys() != names:
             raise BundleError(
@@ -144,7 +147,7 @@ class Model:
         shape = self._sizes(case)
         rows = []
         for name, want in case.outputs.items():
-            found = compare(result[name], want, tolerance)
+            found = compare(result[name], want, tolerance[name])
             rows.append(Row(backend, shape, name, found.error, found.bound, found.where, found.passed, note=found.note))
         return rows
 

@@ -62,15 +62,19 @@ def seal(folder: Path, **changes: Any) -> Path:
     """Write a manifest over all files that are in the folder."""
     contents = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     contents.pop("manifest.json", None)
+    signature = changes.pop("signature")
+    tolerance = changes.pop("tolerance", 1e-5)
     manifest = {
         "format_version": FORMAT_VERSION,
-        "signature": changes.pop("signature").to_dict(),
+        "signature": signature.to_dict(),
         "files": {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in contents.items()
         },
         "layers": [],
         "versions": {},
-        "tolerance": 1e-5,
+        "lifted": [],
+        "operators": {},
+        "tolerance": {spec.name: tolerance for spec in signature.outputs},
         "verified": {},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest | changes), encoding="utf-8")

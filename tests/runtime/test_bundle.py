@@ -28,7 +28,7 @@ def test_a_bundle_opens_and_all_its_files_verify(bundle: Path, rnn_signature: Si
     opened.verify_files()
     assert opened.path == bundle
     assert opened.signature == rnn_signature
-    assert opened.tolerance == 1e-5
+    assert opened.tolerance == {"output": 1e-5, "h_n": 1e-5}
     assert set(opened.files) == set(opened.manifest["files"]) == {"model.onnx", "model.pt", "golden.npz"}
     assert opened.read("model.onnx") == (bundle / "model.onnx").read_bytes()
 
@@ -68,7 +68,9 @@ def test_an_unknown_version(bundle: Path, version: object) -> None:
     refused(bundle, f"format_version {version!r}; this rnn_runtime reads 1: upgrade rnn-export")
 
 
-@pytest.mark.parametrize("key", ["signature", "files", "layers", "versions", "tolerance", "verified"])
+@pytest.mark.parametrize(
+    "key", ["signature", "files", "layers", "versions", "tolerance", "verified", "operators", "lifted"]
+)
 def test_a_key_that_is_missing_or_of_another_type(bundle: Path, key: str) -> None:
     edit(bundle, lambda manifest: manifest.update({key: True}))
     refused(bundle, f"its {key} is a bool")
@@ -76,12 +78,17 @@ def test_a_key_that_is_missing_or_of_another_type(bundle: Path, key: str) -> Non
     refused(bundle, f"it lacks {key}")
 
 
-@pytest.mark.parametrize("tolerance", [-1e-9, 1e999])
-def test_a_tolerance_that_is_none(bundle: Path, tolerance: float) -> None:
-    edit(bundle, lambda manifest: manifest.update(tolerance=tolerance))
+@pytest.mark.parametrize("tolerance", [-1e-9, 1e999, None, True, "1e-5"])
+def test_a_tolerance_that_is_none(bundle: Path, tolerance: object) -> None:
+    edit(bundle, lambda manifest: manifest["tolerance"].update(h_n=tolerance))
     text = (bundle / "manifest.json").read_text().replace("Infinity", "1e999")
     (bundle / "manifest.json").write_text(text)
-    refused(bundle, "the tolerance is")
+    refused(bundle, "the tolerance of 'h_n' is")
+
+
+def test_a_tolerance_larger_than_any_float_is_read(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["tolerance"].update(h_n=10**400))
+    assert Bundle.open(bundle).tolerance["h_n"] > 1e300
 
 
 def test_a_damaged_signature_names_the_manifest(bundle: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_file_without_a_signature_goes_by_its_graph(files: Path) -> None:
 
 
 def test_what_onnxruntime_refuses_itself_is_our_error_too(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Error, match="ONNX Runtime failed on inputs that fit the signature") as caught:
+    with pytest.raises(Error, match="ONNX Runtime failed on inputs whose names, types and sizes fit") as caught:
         load(files / "two_inputs.onnx").run((np.ones((3, 2), np.float32), np.ones((4, 2), np.int64)))
     assert type(caught.value) is Error
     assert capfd.readouterr() == ("", "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from rnn_runtime._bundle import ONNX, TORCHSCRIPT
+from rnn_runtime._bundle import ONNX, TORCHSCRIPT, Bundle
 
 Arrays = dict[str, np.ndarray]
 
@@ -27,12 +27,30 @@ class Backend(Protocol):
         ...
 
 
-def found(folder: Path, device: str = "cpu") -> list[Backend]:
-    """The backends that the files of a bundle's folder can run on."""
+def found(folder: Path) -> list[Backend]:
+    """The backends that the files of a folder can run on, while it is being made."""
     from . import onnxruntime, torchscript
 
-    loaders: dict[str, Callable[[Path, str], Backend]] = {
-        TORCHSCRIPT: torchscript.TorchScript,
-        ONNX: onnxruntime.OnnxRuntime,
-    }
-    return [load(folder / file, device) for file, load in loaders.items() if (folder / file).exists()]
+    backends: list[Backend] = []
+    if (folder / TORCHSCRIPT).exists():
+        backends.append(torchscript.TorchScript((folder / TORCHSCRIPT).read_bytes(), "cpu"))
+    if (folder / ONNX).exists():
+        backends.append(onnxruntime.OnnxRuntime(folder / ONNX, "cpu"))
+    return backends
+
+
+def sealed(bundle: Bundle, device: str) -> list[Backend]:
+    """The backends that the files of a bundle can run on: those that its manifest lists, checked against their hashes.
+
+    Raises:
+        BundleError: a file is not the one that was sealed.
+        DeviceError: the device cannot be had.
+    """
+    from . import onnxruntime, torchscript
+
+    backends: list[Backend] = []
+    if TORCHSCRIPT in bundle.files:
+        backends.append(torchscript.TorchScript(bundle.read(TORCHSCRIPT), device))
+    if ONNX in bundle.files:
+        backends.append(onnxruntime.OnnxRuntime(bundle.path, device))
+    return backends

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ from . import Arrays
 class TorchScript:
     """A file written by `rnn_export`, its signature in the extra files."""
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, data: bytes, device: str) -> None:
         self.name = "torchscript" if device == "cpu" else f"torchscript-{device}"
         self._device = device
         if device != "cpu" and not torch.cuda.is_available():
             raise DeviceError(f'device "{device}" cannot be had: PyTorch sees no GPU here: use device="cpu"')
         extra = {METADATA_KEY: ""}
         with quiet():
-            self._module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+            self._module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)
         self._signature = Signature.from_json(extra[METADATA_KEY])
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,39 +18,63 @@ from rnn_runtime import InputError, Signature
 from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
-from . import bare, graph, tree
+from . import bare, graph, lift, tree
 from .describe import State, describe
 from .graph import Layer
 from .mode import Capture
-from .module import Flat, flat_model
+from .module import REFUSED, Flat, flat_model, require_stateless
 from .sample import Sampler
 from .tidy import tidy
 
-__all__ = ["Captured", "Layer", "State", "capture"]
+__all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
 
 
 @dataclass(frozen=True)
-class Captured:
-    """What the other rooms need to know of a model.
+class Prepared:
+    """A model bound to its inputs, before anything is traced.
 
     Attributes:
-        flat: a private, evaluating copy of the model, from flat tensors to flat tensors.
-        program: the same as an ExportedProgram in which every recurrent call is a leaf; axes symbolic.
-        signature: its inputs, outputs, states and lengths.
-        layers: the recurrent layers found.
-        traced: the inputs that were traced: the example, or larger ones where it has an axis of size 1.
-        sizes: the size that `traced` gives each dynamic axis; `example_sizes` is the same of the example.
-        sampler: draws further inputs.
+        flat: a private, evaluating copy of the model, from flat tensors to flat tensors, lifted states last.
+        names, axes: of its inputs.
+        example_sizes: the size that the example gives each dynamic axis.
+        sizes, traced: sizes of two or more, and inputs of these sizes: the example itself, or larger ones.
     """
 
     flat: Flat
+    names: list[str]
+    axes: axis_map.Axes
+    example_sizes: dict[str, int]
+    sizes: dict[str, int]
+    traced: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Captured(Prepared):
+    """What the other rooms need to know of a model.
+
+    Attributes:
+        program: the model as an ExportedProgram in which every recurrent call is a leaf; axes symbolic.
+        signature: its inputs, outputs, states and lengths.
+        layers: the recurrent layers found.
+        sampler: draws further inputs.
+    """
+
     program: ExportedProgram
     signature: Signature
     layers: tuple[Layer, ...]
-    traced: list[Tensor]
-    sizes: dict[str, int]
-    example_sizes: dict[str, int]
     sampler: Sampler
+
+    @property
+    def sequences(self) -> set[str]:
+        """The axes that recurrent layers run over."""
+        return sequences(self.signature, [layer.axis for layer in self.layers])
+
+
+def sequences(signature: Signature, over: Iterable[str]) -> set[str]:
+    """The axes of the inputs among what the recurrent layers run over, which may be expressions in their names."""
+    words = {word for axis in over for word in re.findall(r"[A-Za-z_]\w*", axis)}
+    padded = {signature.lengths.axis} if signature.lengths and signature.lengths.input in words else set()
+    return (words | padded) & set(signature.axis_names)
 
 
 def capture(
@@ -67,6 +93,38 @@ def capture(
         InputError: axes, names, lengths or state do not fit the model.
         ExportError: the model fails on its example, or cannot be captured.
     """
+    prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
+    output_paths = _run_twice(prepared)
+    program = _trace(prepared)
+    tidy(program)
+    if not graph.recurrent(program):
+        raise ExportError(
+            "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU): rnn-export is for models that have one; "
+            "for others use torch.onnx.export"
+        )
+    if output_names is None and bare.layer(model) is not None:
+        output_names = bare.OUTPUTS[: len(output_paths)]
+    signature, layers = describe(
+        program, prepared.names, prepared.axes, output_paths, output_names, lengths, state, prepared.flat.lifted
+    )
+    sampler = Sampler.of(signature, prepared.flat.inputs.example)
+    return Captured(**vars(prepared), program=program, signature=signature, layers=layers, sampler=sampler)
+
+
+def prepare(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    axes: Mapping[str, Mapping[int, str]] | None,
+    input_names: Sequence[str] | None,
+    state: State,
+) -> Prepared:
+    """Bind a private copy of `model` to its inputs, and lift its states where that is asked for.
+
+    Raises:
+        InputError: axes or names do not fit the model.
+        ExportError: the model does not take its example, or its states cannot be lifted.
+    """
     layer = bare.layer(model)
     if layer is not None:
         example_inputs = bare.inputs(layer, example_inputs, with_state=state != "none")
@@ -74,7 +132,7 @@ def capture(
     example = flat.inputs.example
     if layer is not None and input_names is None:
         flat.inputs.names = list(bare.INPUTS[: len(example)])
-        axes = {**bare.axes(layer, flat.inputs), **(axes or {})}
+        axes = bare.merged(bare.axes(layer, flat.inputs), axes or {})
     names, dynamic = axis_map.named(flat, axes, input_names)
     if not any(dynamic.values()):
         raise InputError(
@@ -82,45 +140,62 @@ def capture(
             "(only a bare nn.RNN, nn.LSTM or nn.GRU has axes that are known)"
         )
     sizes = example_sizes = axis_map.sizes(names, dynamic, example)
-    traced = example
+    traced = list(example)
     if min(sizes.values()) < 2:  # a size of 1 would be taken for a constant
         sizes = {axis: max(size, 2) for axis, size in sizes.items()}
         traced = Sampler(names, dynamic, example).draw(sizes, seed=0)
-    output_paths = _run_once(flat, traced)
-    program = _trace(flat, traced, names, dynamic)
-    tidy(program)
-    if not graph.recurrent(program):
-        raise ExportError(
-            "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU): rnn-export is for models that have one; "
-            "for others use torch.onnx.export"
-        )
-    if output_names is None and layer is not None:
-        output_names = bare.OUTPUTS[: len(output_paths)]
-    signature = describe(program, names, dynamic, output_paths, output_names, lengths, state)
-    sampler = Sampler.of(signature, example)
-    return Captured(flat, program, signature, graph.layers(program), traced, sizes, example_sizes, sampler)
+    if state == "lift" and layer is None:
+        _lift(flat, names, dynamic, sizes)
+        traced += [slot.zeros(sizes) for slot in flat.lifted]
+        example += [slot.zeros(example_sizes) for slot in flat.lifted]
+    return Prepared(flat, names, dynamic, example_sizes, sizes, traced)
 
 
-def _run_once(flat: Flat, example: Sequence[Tensor]) -> list[tree.Path]:
+def _lift(flat: Flat, names: list[str], axes: axis_map.Axes, sizes: dict[str, int]) -> None:
+    """Make the states of inner layers inputs and outputs of `flat`, and name them and their axes."""
+    sampler = Sampler(names, axes, flat.inputs.example)
+    seen = []
+    for k, chosen in enumerate((sizes, {axis: size + 2 + j for j, (axis, size) in enumerate(sizes.items())})):
+        inputs = sampler.draw(chosen, seed=k)
+        with contextlib.suppress(*REFUSED), quiet():
+            seen.append((chosen, lift.calls(flat.model, functools.partial(flat, *inputs))))
+    flat.lifted = lift.slots(seen)
+    for slot in flat.lifted:
+        if slot.input in names:
+            raise InputError(f"the lifted state {slot.input!r} has the name of an input: rename that with input_names")
+        names.append(slot.input)
+        axes[slot.input] = {1: slot.batch} if isinstance(slot.batch, str) else {}
+
+
+def _run_twice(prepared: Prepared) -> list[tree.Path]:
     """The way to each result in what the model returns."""
+    first = prepared.traced
+    # Other values, so that what one call leaves behind shows in the next. Where the model does not take them (lengths
+    # that are no longer sorted), numbers alone change.
+    rolled = [tensor.flatten().roll(1).reshape(tensor.shape) for tensor in first]
+    numbers = [b if b.is_floating_point() else a for a, b in zip(first, rolled, strict=True)]
     try:
-        with quiet(), torch.no_grad():
-            return [path for path, _ in flat.named(*example)]
+        try:
+            return require_stateless(prepared.flat, first, rolled)
+        except REFUSED:
+            return require_stateless(prepared.flat, first, numbers)
     except ExportError:
         raise
     except Exception as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in prepared.traced)
         raise ExportError(
-            f"the model itself fails on its example inputs, before any export: {type(error).__name__}: {error}. "
-            f"Their shapes were {', '.join(str(tuple(tensor.shape)) for tensor in example)}"
+            f"the model itself fails on its example inputs, before any export: {type(error).__name__}: {error}. Their "
+            f"shapes were {shapes}"
         ) from error
 
 
-def _trace(flat: Flat, example: list[Tensor], names: list[str], axes: axis_map.Axes) -> ExportedProgram:
+def _trace(prepared: Prepared) -> ExportedProgram:
+    flat, names, axes = prepared.flat, prepared.names, prepared.axes
     dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
     hook = flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes))
     try:
         with quiet(), torch.no_grad(), Capture():
-            return torch.export.export(flat, tuple(example), dynamic_shapes={"flat": dynamic}, strict=False)
+            return torch.export.export(flat, tuple(prepared.traced), dynamic_shapes={"flat": dynamic}, strict=False)
     except ExportError:
         raise
     except Exception as error:

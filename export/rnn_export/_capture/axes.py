@@ -33,8 +33,10 @@ def named(
         names = list(input_names)
     given = dict(axes or {})
     unknown = [name for name in given if name not in names]
-    if unknown and input_names is None and len(given) == len(names):
-        names = list(given)
+    nested = [k for k, name in enumerate(names) if name in flat.inputs.nested and name not in given]
+    if unknown and input_names is None and len(unknown) == len(nested):
+        for k, name in zip(nested, unknown, strict=True):
+            names[k] = name
     elif unknown:
         raise InputError(f"axes names {unknown}, but the inputs are {names}: use those names, or give input_names")
     result: Axes = {}

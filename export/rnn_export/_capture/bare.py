@@ -31,7 +31,9 @@ def example(layer: nn.RNNBase) -> Tensor:
 
 def inputs(layer: nn.RNNBase, example_inputs: Any, *, with_state: bool) -> tuple[Any, ...]:
     """The example inputs as forward's arguments, the state among them: zeros where the example has none."""
-    given = tuple(example_inputs.values()) if isinstance(example_inputs, Mapping) else example_inputs
+    if isinstance(example_inputs, Mapping):
+        example_inputs = [example_inputs[name] for name in ("input", "hx") if name in example_inputs]
+    given = example_inputs
     given = tuple(given) if isinstance(given, tuple | list) else (given,)
     if len(given) == 3 and isinstance(layer, nn.LSTM):
         return given[0], given[1:]
@@ -44,6 +46,21 @@ def inputs(layer: nn.RNNBase, example_inputs: Any, *, with_state: bool) -> tuple
     if not isinstance(layer, nn.LSTM):
         return x, h_0
     return x, (h_0, x.new_zeros(count, *batch, layer.hidden_size))
+
+
+def merged(known: Axes, given: Mapping[str, Mapping[int, str]]) -> dict[str, Mapping[int, str]]:
+    """The known axes under the names that are given for some of them; a name given once counts for all inputs."""
+    renamed = {
+        known[name][dim]: axis
+        for name, dimensions in given.items()
+        for dim, axis in (dimensions.items() if isinstance(dimensions, Mapping) else ())
+        if dim in known.get(name, {})
+    }
+    own = {name: {dim: renamed.get(axis, axis) for dim, axis in dims.items()} for name, dims in known.items()}
+    return {
+        **own,
+        **{name: {**own.get(name, {}), **dims} if isinstance(dims, Mapping) else dims for name, dims in given.items()},
+    }
 
 
 def axes(layer: nn.RNNBase, inputs: Inputs) -> Axes:

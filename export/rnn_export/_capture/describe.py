@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from rnn_runtime import InputError, LengthsSpec, Signature, StateSpec, TensorSpe
 from .._errors import ExportError
 from . import leaves, states, tree
 from .axes import Axes
-from .graph import origins, user_inputs, user_outputs
+from .graph import Layer, layers, origins, user_inputs, user_outputs
+from .lift import Slot
 
 State = str | Mapping[str, str]
 
@@ -27,8 +28,9 @@ def describe(
     output_names: Sequence[str] | None,
     lengths: str | None,
     state: State,
-) -> Signature:
-    """The signature of `program`, whose inputs have these names and dynamic axes.
+    lifted: Sequence[Slot],
+) -> tuple[Signature, tuple[Layer, ...]]:
+    """The signature of `program`, whose inputs have these names and dynamic axes, and its recurrent layers.
 
     Raises:
         InputError: `output_names`, `lengths` or `state` do not fit the model.
@@ -37,28 +39,33 @@ def describe(
     found = _lengths(program)
     _check_lengths(lengths, names, None if found is None else names[found[0]])
     axis_names = _AxisNames(program, names, axes, None if found is None else names[found[0]])
-    pairs = _pairs(program, names, output_names, state)
+    pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in lifted}
+    pairs |= _pairs(program, names, output_names, state, pairs)
     if output_names is None:
         outputs = _output_names(output_paths, {j: names[i] for i, j in pairs.items()})
     elif len(output_names) != len(output_paths) or len(set(output_names)) != len(output_paths):
         raise InputError(
             f"output_names is {list(output_names)}; the model has {len(output_paths)} outputs: give each its own name"
         )
+    elif set(output_names) & set(names):
+        raise InputError(
+            f"output_names is {list(output_names)}, but {sorted(set(output_names) & set(names))} are inputs"
+        )
     else:
         outputs = list(output_names)
-    # One graph, one name space: a result that has an argument's name takes another.
-    outputs = [f"{name}_out" if name in names else name for name in outputs]
+    outputs = _unique(outputs, names)
 
     def specs(names: Sequence[str], nodes: list[fx.Node]) -> tuple[TensorSpec, ...]:
         dtypes = [str(node.meta["val"].dtype).removeprefix("torch.") for node in nodes]
         return tuple(TensorSpec(*spec) for spec in zip(names, dtypes, map(axis_names, nodes), strict=True))
 
-    return Signature(
+    signature = Signature(
         inputs=specs(names, user_inputs(program)),
         outputs=specs(outputs, user_outputs(program)),
         states=tuple(StateSpec(names[i], outputs[j]) for i, j in pairs.items()),
         lengths=None if found is None else LengthsSpec(names[found[0]], str(axis_names(found[1])[0])),
     )
+    return signature, layers(program, axis_names)
 
 
 def _lengths(program: ExportedProgram) -> tuple[int, fx.Node] | None:
@@ -69,6 +76,11 @@ def _lengths(program: ExportedProgram) -> tuple[int, fx.Node] | None:
             data, lengths = node.args
             found = [source for source in inputs if source in origins(lengths) and _is_integers(source)]
             if len(found) == 1:
+                if not isinstance(found[0].meta["val"].shape[0], torch.SymInt):
+                    raise InputError(
+                        "the input that holds the lengths has a fixed number of rows: name its dimension 0 in axes, "
+                        "as the batch of what is packed"
+                    )
                 return inputs.index(found[0]), data
     return None
 
@@ -90,9 +102,13 @@ def _check_lengths(given: str | None, names: Sequence[str], found: str | None) -
 
 
 def _pairs(
-    program: ExportedProgram, names: Sequence[str], output_names: Sequence[str] | None, state: State
+    program: ExportedProgram,
+    names: Sequence[str],
+    output_names: Sequence[str] | None,
+    state: State,
+    lifted: Mapping[int, int],
 ) -> dict[int, int]:
-    """State pairs, as {input position: output position}."""
+    """State pairs beside the lifted ones, as {input position: output position}."""
     if isinstance(state, Mapping):
         outputs = list(output_names or [])
         for given, known, what in ((state, names, "inputs"), (state.values(), outputs, "output_names")):
@@ -100,11 +116,11 @@ def _pairs(
             if unknown:
                 raise InputError(f"state names {unknown}, but the {what} are {list(known)}")
         return {names.index(i): outputs.index(j) for i, j in state.items()}
-    if state not in ("auto", "explicit", "none"):
+    if state not in ("auto", "explicit", "lift", "none"):
         raise InputError(
-            f"state is {state!r}: it is 'auto', 'explicit', 'none', or a dict of input name -> output name"
+            f"state is {state!r}: it is 'auto', 'explicit', 'lift', 'none', or a dict of input name -> output name"
         )
-    found = {} if state == "none" else states.pairs(program)
+    found = {} if state == "none" else states.pairs(program, lifted)
     if state == "explicit" and not found:
         raise ExportError(
             "state='explicit', but no input holds a recurrent layer's initial state whose final state is returned: "
@@ -120,14 +136,25 @@ def _output_names(paths: list[tree.Path], state_of: Mapping[int, str]) -> list[s
     others = [j for j in plain if j not in state_of]
     for j in plain:
         if j in state_of:
-            names[j] = _next(state_of[j])
+            names[j] = _next(state_of[j], state_of.values())
         elif len(others) == 1:
             names[j] = "output"
     return names
 
 
-def _next(name: str) -> str:
-    """The name of a state's next value: h_0 -> h_n, h_in -> h_out, h -> h_n."""
+def _unique(names: Sequence[str], inputs: Collection[str]) -> list[str]:
+    """One graph has one name space: a result that has an input's name, or another result's, takes another."""
+    found: list[str] = []
+    for name in names:
+        candidates = [name, f"{name}_out", *(f"{name}_{k}" for k in range(2, len(names) + 2))]
+        found.append(next(c for c in candidates if c not in inputs and c not in found))
+    return found
+
+
+def _next(name: str, others: Collection[str]) -> str:
+    """The name of a state's next value: h_0 -> h_n, h_in -> h_out, h -> h_n; the first of a row (h_0, h_1) -> h_0_n."""
+    if name.endswith("_0") and f"{name[:-1]}1" in others:
+        return f"{name}_n"
     for start, end in (("_0", "_n"), ("_in", "_out")):
         if name.endswith(start):
             return name.removesuffix(start) + end
@@ -147,8 +174,11 @@ class _AxisNames:
                 self._add(node.meta["val"].shape[0], f"max({lengths})")
 
     def _add(self, size: Any, name: str) -> None:
-        if isinstance(size, torch.SymInt):
-            self._names.setdefault(size.node.expr, name)
+        if not isinstance(size, torch.SymInt):
+            return
+        known = self._names.setdefault(size.node.expr, name)
+        if known != name:
+            raise InputError(f"the axes {known!r} and {name!r} always have one size in this model: give them one name")
 
     def __call__(self, node: fx.Node) -> tuple[int | str, ...]:
         return tuple(self._axis(size) for size in node.meta["val"].shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator as python_operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class Layer:
         operator: RNN, LSTM or GRU.
         hidden_size, num_layers, bidirectional, proj_size: as in PyTorch.
         dtype: of the input, weights and states.
+        axis: what it runs over: the name of an axis, or an expression in such names.
         packed: runs over a packed sequence.
     """
 
@@ -36,6 +38,7 @@ class Layer:
     packed: bool
     proj_size: int
     dtype: str
+    axis: str
 
 
 _OPERATORS = {
@@ -62,8 +65,8 @@ def state_slots(node: fx.Node) -> tuple[int, ...]:
     return (1, 2) if node.target is leaves.lstm else (1,)
 
 
-def layers(program: ExportedProgram) -> tuple[Layer, ...]:
-    """The recurrent layers of a captured program."""
+def layers(program: ExportedProgram, axis_names: Callable[[fx.Node], tuple[int | str, ...]]) -> tuple[Layer, ...]:
+    """The recurrent layers of a captured program, whose axes `axis_names` names."""
     found = []
     for node in recurrent(program):
         *_, lengths, weights, _biases, num_layers, both = arguments(node)
@@ -80,6 +83,7 @@ def layers(program: ExportedProgram) -> tuple[Layer, ...]:
                 packed=lengths is not None,
                 proj_size=weights[1].meta["val"].shape[1] if leaves.has_projection(weights, num_layers, both) else 0,
                 dtype=str(weights[0].meta["val"].dtype).removeprefix("torch."),
+                axis=str(axis_names(arguments(node)[0])[0]),
             )
         )
     return tuple(found)
@@ -112,19 +116,22 @@ MOVES = {
 """Operators that move the values of their first argument about, or take some of them, and change none."""
 
 JOINS = {aten.cat.default, aten.stack.default}
-_MASKS = {aten.mul.Tensor, aten.where.self}
+MASKS = {aten.mul.Tensor, aten.where.self}
 
 
-def origins(node: fx.Node) -> set[fx.Node]:
-    """`node` and every node whose values reach it, moved about, joined or masked, but not computed with."""
-    seen: set[fx.Node] = set()
+def origins(node: fx.Node, *, masked: bool = False) -> list[fx.Node]:
+    """`node` and every node whose values reach it, moved about or joined, and where `masked`, masked too.
+
+    Nodes whose values are joined come in the order in which they are.
+    """
+    seen: dict[fx.Node, None] = {}
     todo = [node]
     while todo:
         node = todo.pop()
         if node not in seen:
-            seen.add(node)
+            seen[node] = None
             if node.target in MOVES:
                 todo += node.all_input_nodes[:1]
-            elif node.target in JOINS or node.target in _MASKS:
-                todo += node.all_input_nodes
-    return seen
+            elif node.target in JOINS or (masked and node.target in MASKS):
+                todo += reversed(node.all_input_nodes)
+    return list(seen)

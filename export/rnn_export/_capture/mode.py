@@ -7,9 +7,6 @@ lengths under its own field names.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,8 +15,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.overrides import TorchFunctionMode
 
 from . import leaves
+from .calls import called_by
 
 _VF: Any = torch._VF
+
+_EXPECTED_HIDDEN_SIZE = nn.RNNBase.get_expected_hidden_size
 
 _LEAVES = {_VF.rnn_tanh: leaves.rnn_tanh, _VF.rnn_relu: leaves.rnn_relu, _VF.gru: leaves.gru, _VF.lstm: leaves.lstm}
 
@@ -31,7 +31,6 @@ class Capture(TorchFunctionMode):
         super().__init__()
         # id of the tensor that stands in for batch_sizes -> (that tensor, kept alive; number of steps; batch size)
         self._packed: dict[int, tuple[Tensor, Any, Any]] = {}
-        self._check = nn.RNNBase.get_expected_hidden_size
 
     def __enter__(self) -> Capture:
         # PyTorch's own makes a plain number of the batch size, which would fix it.
@@ -40,13 +39,13 @@ class Capture(TorchFunctionMode):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        nn.RNNBase.get_expected_hidden_size = self._check  # type: ignore[method-assign]
+        nn.RNNBase.get_expected_hidden_size = _EXPECTED_HIDDEN_SIZE  # type: ignore[method-assign]
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in _LEAVES:
             return self._recurrent(func, *args, **(kwargs or {}))
-        if func is torch.sort and _called_by(pack_padded_sequence):
+        if func is torch.sort and called_by(pack_padded_sequence):
             # Leaves take lengths in any order, so the rows stay where they are: the order that PyTorch's kernels need
             # would come out as a sort and four gathers, all in vain.
             return args[0], torch.arange(args[0].shape[0])
@@ -100,16 +99,3 @@ class Capture(TorchFunctionMode):
 def _expected_hidden_size(self: nn.RNNBase, input: Tensor, batch_sizes: Any) -> tuple[Any, ...]:
     batch = batch_sizes[0] if batch_sizes is not None else input.size(0 if self.batch_first else 1)
     return self.num_layers * (2 if self.bidirectional else 1), batch, self.proj_size or self.hidden_size
-
-
-def _called_by(function: Any) -> bool:
-    """Whether the call at hand stands in `function`, below the frames of the modes that pass it on."""
-    frames = (frame for frame, _ in zip(_callers(), range(8), strict=False))
-    return any(frame.f_code is function.__code__ for frame in frames)
-
-
-def _callers() -> Iterator[FrameType]:
-    frame = sys._getframe(2).f_back
-    while frame is not None:
-        yield frame
-        frame = frame.f_back

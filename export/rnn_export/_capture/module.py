@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .._errors import ExportError
+from .._quiet import quiet
 from . import tree
+from .lift import Lift, Slot
+
+REFUSED = (RuntimeError, ValueError, IndexError, AssertionError)
+"""What an eager model raises at sizes that it does not take."""
 
 
 @dataclass
@@ -25,31 +30,46 @@ class Inputs:
         call: forward's arguments, nested, with the example tensors in them.
         names: a name for each tensor, in order.
         example: the tensors, in the same order.
+        nested: those names that stand for a part of an argument.
     """
 
     call: inspect.BoundArguments
     names: list[str]
     example: list[Tensor]
+    nested: frozenset[str]
 
 
 class Flat(nn.Module):
-    """forward(*tensors) -> tuple of tensors, around a model that takes and returns nested ones."""
+    """forward(*tensors) -> tuple of tensors, around a model that takes and returns nested ones.
+
+    Lifted states come last, among the inputs and among the results.
+    """
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
+        self.lifted: tuple[Slot, ...] = ()
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         return tuple(tensor for _, tensor in self.named(*flat))
 
     def named(self, *flat: Tensor) -> list[tuple[tree.Path, Tensor]]:
         """The results with the way to each in what the model returned."""
-        queue = iter(flat)
+        own = len(flat) - len(self.lifted)
+        queue = iter(flat[:own])
         call = self.inputs.call
         arguments = tree.rebuild(dict(call.arguments), lambda leaf: next(queue) if isinstance(leaf, Tensor) else leaf)
         filled = inspect.BoundArguments(call.signature, arguments)
-        return tree.tensors(self.model(*filled.args, **filled.kwargs), "the model's result")
+        if not self.lifted:
+            return tree.tensors(self.model(*filled.args, **filled.kwargs), "the model's result")
+        states: dict[int, list[Tensor]] = {}
+        for slot, state in zip(self.lifted, flat[own:], strict=True):
+            states.setdefault(slot.call, []).append(state)
+        with Lift(states) as lift:
+            results = tree.tensors(self.model(*filled.args, **filled.kwargs), "the model's result")
+        finals = [final for call in states for final in lift.finals[call]]
+        return results + [((slot.output,), final) for slot, final in zip(self.lifted, finals, strict=True)]
 
 
 def _short(path: tree.Path, call: inspect.BoundArguments) -> tree.Path:
@@ -68,6 +88,9 @@ def flat_model(model: nn.Module, example_inputs: Any) -> Flat:
     Raises:
         ExportError: the model cannot be copied, or forward does not take these inputs.
     """
+    model = getattr(model, "_orig_mod", model)  # of a compiled model, the model itself
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ExportError("the model is TorchScript already: give the nn.Module that it was made from")
     if not isinstance(model, nn.Module):
         raise ExportError(f"the model is {type(model).__name__}, not a torch.nn.Module: give the module itself")
     call = _bind(model, tree.rebuild(example_inputs, tree.to_tensor))
@@ -76,7 +99,8 @@ def flat_model(model: nn.Module, example_inputs: Any) -> Flat:
     )
     flat = tree.tensors(dict(call.arguments), "the example input ", constants=True)
     names = tree.names([_short(path, call) for path, _ in flat], "input")
-    return Flat(private_copy(model), Inputs(call, names, [tensor for _, tensor in flat])).eval()
+    nested = frozenset(name for name, (path, _) in zip(names, flat, strict=True) if len(path) > 1)
+    return Flat(private_copy(model), Inputs(call, names, [tensor for _, tensor in flat], nested)).eval()
 
 
 def _bind(model: nn.Module, example_inputs: Any) -> inspect.BoundArguments:
@@ -105,22 +129,32 @@ def _takes_one(signature: inspect.Signature) -> bool:
 
 
 def private_copy(model: nn.Module) -> nn.Module:
-    """A deep copy on the CPU that shares nothing with `model`."""
-    # A tensor that was computed (old-style weight_norm keeps its product so) refuses to be copied: hand over copies of
-    # its value.
+    """A deep copy on the CPU that shares nothing with `model`.
+
+    Raises:
+        ExportError: something in it cannot be copied.
+    """
+    try:
+        return copied(model).cpu()
+    except Exception as error:
+        raise ExportError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); export works on a copy, so "
+            "that the model stays as it is. Keep what cannot be copied (files, locks, generators) out of the module"
+        ) from error
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def copied(model: Module) -> Module:
+    """A deep copy. A tensor that was computed (as weight_norm keeps its product) refuses that: its value is copied."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in list(vars(module).values()):
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, Tensor) and not item.is_leaf:
                     memo[id(item)] = item.detach().clone()
-    try:
-        return copy.deepcopy(model, memo).cpu()
-    except Exception as error:
-        raise ExportError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); export works on a copy, so "
-            "that the model stays as it is. Keep what cannot be copied (files, locks, generators) out of the module"
-        ) from error
+    return copy.deepcopy(model, memo)
 
 
 class _Float64(TorchFunctionMode):
@@ -130,12 +164,66 @@ class _Float64(TorchFunctionMode):
         if func is Tensor.float:
             return args[0].double()
 
+        name = getattr(func, "__name__", "")
+        writes = name in ("__get__", "__set__", "__setitem__") or (name.endswith("_") and not name.endswith("__"))
+
         def wide(value: Any) -> Any:
+            if isinstance(value, Tensor) and value.dtype is torch.float32 and not writes:
+                return value.double()  # a constant that the model keeps or makes
+            # Asking for a dtype is a plain argument; a comparison such as x.dtype == torch.float32 never comes here.
             return torch.float64 if value is torch.float32 else value
 
-        # Asking for a dtype is a plain argument; a comparison such as `x.dtype == torch.float32` never comes through
-        # here.
         return func(*map(wide, args), **{key: wide(value) for key, value in (kwargs or {}).items()})
+
+
+def wide_copy(model: nn.Module) -> nn.Module:
+    """A copy in float64, plain tensor attributes included."""
+    wide = copied(model).double()
+    for module in wide.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.dtype is torch.float32:
+                vars(module)[name] = value.double()
+    return wide
+
+
+def require_stateless(flat: Flat, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[tree.Path]:
+    """See that a call of `flat` does not change the next one; gives the way to each result in what the model returns.
+
+    Copies are called with the inputs `first` and then `second`, and with `second` alone.
+
+    Raises:
+        ExportError: the second call gives something else than it does alone; names what changed in the model.
+    """
+    used, fresh = copied(flat), copied(flat)
+    with quiet(), torch.no_grad():
+        paths = [path for path, _ in used.named(*_copies(first))]
+        after, alone = used(*_copies(second)), fresh(*_copies(second))
+    if all(_same(a, b) for a, b in zip(after, alone, strict=True)):
+        return paths
+    changed = [
+        f"{name}.{key}" if name else key
+        for (name, module), before in zip(used.model.named_modules(), flat.model.modules(), strict=True)
+        for key, value in {**vars(module), **module._buffers, **module._parameters}.items()
+        if not key.startswith("_")
+        and not _same(value, {**vars(before), **before._buffers, **before._parameters}.get(key))
+    ]
+    raise ExportError(
+        f"a call of the model changes the next one: it keeps {', '.join(changed) or 'something'} between calls, and a "
+        "graph keeps nothing. Take that as an argument and return its next value, or set it anew in each call"
+    )
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Clones, since a model may write into its inputs."""
+    return [tensor.clone() for tensor in tensors]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return isinstance(a, Tensor) == isinstance(b, Tensor) and (not isinstance(a, int | float | str) or a == b)
 
 
 @contextmanager

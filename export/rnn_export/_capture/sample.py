@@ -17,7 +17,8 @@ from .axes import Axes
 class Sampler:
     """Draws inputs of chosen sizes.
 
-    Their values are drawn from the example's own, so that ids stay ids and one-hot rows stay zeros and ones.
+    Their values are drawn from the example's own, so that ids stay ids and one-hot rows stay zeros and ones. Where the
+    example is constant, numbers are drawn from a normal distribution and booleans by a coin.
 
     Attributes:
         lengths: the input that holds lengths and the axis they count along, once known.
@@ -68,6 +69,8 @@ class Sampler:
         constant = values.numel() == 0 or bool((values == values[0]).all())
         if name in self.normal or (constant and example.dtype.is_floating_point):
             return torch.randn(shape, generator=generator).to(example.dtype)
+        if constant and example.dtype is torch.bool:
+            return torch.randint(0, 2, shape, generator=generator).bool()
         return values[torch.randint(0, values.numel(), shape, generator=generator)]
 
     def _lengths(self, batch: int, longest: int, generator: torch.Generator) -> Tensor:

@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Mapping
+
 from torch import fx
 from torch.export import ExportedProgram
 
-from .graph import arguments, origins, recurrent, state_slots, user_inputs, user_outputs
+from .graph import arguments, aten, origins, recurrent, state_slots, user_inputs, user_outputs
 
-Slots = set[tuple[fx.Node, int]]
+Slots = list[tuple[fx.Node, int]]
 
 
-def pairs(program: ExportedProgram) -> dict[int, int]:
+def pairs(program: ExportedProgram, taken: Mapping[int, int]) -> dict[int, int]:
     """Which output gives the next value of which input: {input position: output position}.
 
     An input and an output are a pair when the input's values reach the initial states of some recurrent calls, moved
-    about or masked at most, the final states of the same calls reach the output in the same way, and both have the
-    same shape.
+    about or masked at most, the final states of the same calls reach the output in the same order, and both have the
+    same shape. Pairs that are `taken` already are left out.
     """
     found: dict[int, int] = {}
     initial = [_initial(program, node) for node in user_inputs(program)]
     final = [_final(program, node) for node in user_outputs(program)]
     for i, source in enumerate(user_inputs(program)):
         for j, output in enumerate(user_outputs(program)):
-            if initial[i] and initial[i] == final[j] and _alike(source, output) and j not in found.values():
+            free = i not in taken and j not in taken.values() and j not in found.values()
+            if free and initial[i] and initial[i] == final[j] and _alike(source, output):
                 found[i] = j
                 break
     return found
 
 
 def _initial(program: ExportedProgram, source: fx.Node) -> Slots:
-    """The state arguments of recurrent calls that take their values from `source`."""
-    slots = ((leaf, slot) for leaf in recurrent(program) for slot in state_slots(leaf))
-    return {
-        (leaf, slot) for leaf, slot in slots if leaf.args[slot] is not None and source in origins(_node(leaf, slot))
-    }
+    """The state arguments of recurrent calls that take their values from `source`, by where in it they begin."""
+    found: list[tuple[tuple[int, ...], tuple[fx.Node, int]]] = []
+    for leaf in recurrent(program):
+        for slot in state_slots(leaf):
+            state = arguments(leaf)[slot]
+            way = origins(state, masked=True) if state is not None else []
+            if source in way:
+                found.append(
+                    (tuple(start for node in reversed(way) if (start := _start(node)) is not None), (leaf, slot))
+                )
+    return [slot for _, slot in sorted(found, key=lambda item: item[0])]
+
+
+def _start(node: fx.Node) -> int | None:
+    """Where a part begins in what it is taken from."""
+    if node.target in (aten.slice.Tensor, aten.select.int):
+        return int(node.args[2]) if len(node.args) > 2 else 0  # type: ignore[arg-type]
+    if node.target is operator.getitem:
+        return int(node.args[1])  # type: ignore[arg-type]
+    return None
 
 
 def _final(program: ExportedProgram, output: fx.Node) -> Slots:
-    """The final states of recurrent calls whose values reach `output`."""
+    """The final states of recurrent calls whose values reach `output`, in its order."""
     leaves = set(recurrent(program))
-    results = (arguments(node) for node in origins(output) if node.all_input_nodes[:1] and len(node.args) == 2)
-    return {(leaf, slot) for leaf, slot in results if leaf in leaves and slot in state_slots(leaf)}
-
-
-def _node(leaf: fx.Node, slot: int) -> fx.Node:
-    node: fx.Node = arguments(leaf)[slot]
-    return node
+    results = (arguments(node) for node in origins(output) if node.target is operator.getitem)
+    return [(leaf, slot) for leaf, slot in results if leaf in leaves and slot in state_slots(leaf)]
 
 
 def _alike(a: fx.Node, b: fx.Node) -> bool:

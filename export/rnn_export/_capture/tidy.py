@@ -37,6 +37,8 @@ _FULL = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default:
 
 
 def _is_zeros(node: fx.Node) -> bool:
+    if any(_writes(user) for user in node.users):
+        return False
     if node.target in _FULL:
         return bool(node.args[_FULL[node.target]] == 0)
     if node.target in MOVES:
@@ -47,6 +49,12 @@ def _is_zeros(node: fx.Node) -> bool:
 
 
 _VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether an operator changes its argument in place."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def _drop_idle_views(program: ExportedProgram) -> None:

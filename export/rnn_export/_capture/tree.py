@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ def rebuild(value: Any, leaf: Callable[[Any], Any]) -> Any:
         return leaf(value)
     made = [(key, rebuild(child, leaf)) for key, child in children]
     if isinstance(value, Mapping):
+        copied = copy.copy(value)  # keeps what else it holds, such as a default
+        if isinstance(copied, MutableMapping):
+            copied.update(made)
+            return copied
         return type(value)(made)  # type: ignore[call-arg]
     if hasattr(value, "_fields") or dataclasses.is_dataclass(value):
         return type(value)(**{str(key): child for key, child in made})

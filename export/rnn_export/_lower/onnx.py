@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 
-from rnn_runtime import Signature
+from rnn_runtime import InputError, Signature
 from rnn_runtime._signature import METADATA_KEY
 
 from .._capture import Captured, Layer, leaves
@@ -66,11 +66,12 @@ def to_onnx(captured: Captured, lowering: str = "auto", opset: int | None = None
     """The ONNX model of a captured program, at `opset` (18 by default).
 
     Raises:
-        ExportError: an operator of the model has no ONNX form, or the opset is too old.
+        ExportError: an operator of the model has no ONNX form.
+        InputError: the opset is too old, or newer than the tools know.
     """
     opset = MINIMUM_OPSET if opset is None else opset
     if opset < MINIMUM_OPSET:
-        raise ExportError(f"opset {opset} was asked for; the graphs need {MINIMUM_OPSET} or newer: leave `opset` out")
+        raise InputError(f"opset {opset} was asked for; the graphs need {MINIMUM_OPSET} or newer: leave `opset` out")
     try:
         with quiet():
             program = torch.onnx.export(
@@ -84,6 +85,10 @@ def to_onnx(captured: Captured, lowering: str = "auto", opset: int | None = None
         raise ExportError(f"the captured model has no ONNX form: {_root(error)}") from error
     assert program is not None
     model = program.model
+    if model.opset_imports.get("") != opset:
+        raise InputError(
+            f"opset {opset} was asked for; torch and onnxscript write {model.opset_imports.get('')} instead"
+        )
     # The default limits of constant folding would leave the gate reordering of large weights in the graph.
     optimizer.fold_constants(
         model, onnx_shape_inference=False, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
@@ -105,6 +110,7 @@ def _name(model: ir.Model, signature: Signature) -> None:
     A dimension that the graph has fixed stays fixed, whatever the signature says: to find that is the next room's work.
     """
     graph = model.graph
+    _separate_outputs(graph)
     taken = {spec.name for spec in (*signature.inputs, *signature.outputs)}
     for node in graph.all_nodes():
         for value in node.outputs:
@@ -121,3 +127,15 @@ def _name(model: ir.Model, signature: Signature) -> None:
             )
     model.metadata_props[METADATA_KEY] = signature.to_json()
     model.producer_name = "rnn-export"
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """Give each output a value of its own: a model may return one tensor twice, or an input."""
+    seen: set[ir.Value] = set()
+    for k, value in enumerate(graph.outputs):
+        if value in seen or value.is_graph_input():
+            node = ir.node("Identity", [value])
+            graph.append(node)
+            graph.outputs[k] = node.outputs[0]
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+        seen.add(value)

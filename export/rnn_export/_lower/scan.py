@@ -20,14 +20,22 @@ Step = Callable[["_Nodes", ir.Value, Sequence[ir.Value], Sequence[Any]], list[ir
 
 
 class _Nodes:
-    """Adds nodes to a list: nodes.MatMul(a, b)."""
+    """Adds nodes to a list: nodes.MatMul(a, b).
 
-    def __init__(self, nodes: list[ir.Node]) -> None:
+    Args:
+        nodes: the list.
+        prefix: of the values' names, where they are in a body: there a name hides the outer graph's.
+    """
+
+    def __init__(self, nodes: list[ir.Node], prefix: str | None = None) -> None:
         self.nodes = nodes
+        self._prefix = prefix
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         def add(*inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
             node = ir.node(op_type, inputs, attributes, num_outputs=outputs)
+            for k, value in enumerate(node.outputs if self._prefix else ()):
+                value.name = f"{self._prefix}{len(self.nodes)}_{k}"
             self.nodes.append(node)
             return node.outputs[0] if outputs == 1 else node.outputs
 
@@ -129,9 +137,9 @@ def _scan(
     step: Step, product: Any, states: Sequence[Any], weights: Sequence[Any], mask: Any, *, reverse: bool
 ) -> list[Any]:
     """(output, final states...) of one direction. Past a row's end the states stay and the output is zero."""
-    body = _Nodes([])
-    carried = [ir.Value(name=f"state_{k}") for k in range(len(states))]
-    x, inside = ir.Value(name="x"), ir.Value(name="inside")
+    body = _Nodes([], prefix="step.")
+    carried = [ir.Value(name=f"step.state_{k}") for k in range(len(states))]
+    x, inside = ir.Value(name="step.x"), ir.Value(name="step.inside")
     new = step(body, x, carried, weights)
     output = new[0]
     if mask is not None:

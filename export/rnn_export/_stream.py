@@ -1,0 +1,153 @@
+"""Whether a model with lifted state can run on a stream: in pieces, the state carried, it must equal the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._capture import Captured
+from ._capture.module import REFUSED
+from ._errors import ExportError
+from ._reference import Reference
+
+STEPS = 12
+SPLITS = (1, 5, 11)
+TOLERANCE = 1e-9
+"""Times the largest value where that is above 1: a million times float64's rounding, and far below a wrong edge."""
+
+Seen = list[tuple[str, Tensor, Tensor]]
+"""(module, its first input, its first result) for each module that ran, in the order in which they ended."""
+
+
+def require_streamable(captured: Captured, reference: Reference) -> None:
+    """Run the eager model in float64 over a whole sequence and over the same in two pieces.
+
+    Raises:
+        ExportError: they differ; names the first module whose results do, or the axis that cannot be cut.
+    """
+    axis = _axis(captured)
+    sizes = {**captured.sizes, axis: STEPS}
+    whole = reference.draw(sizes, seed=0)
+    # The initial states of a stream are zeros.
+    whole = {name: torch.zeros_like(t) if name in reference.states else t for name, t in whole.items()}
+    tried = 0
+    for split in SPLITS:
+        try:
+            with torch.no_grad():
+                everything, seen = _watched(reference, _piece(captured, whole, axis, 0, STEPS))
+                first, seen_first = _watched(reference, _piece(captured, whole, axis, 0, split))
+                rest = _piece(captured, whole, axis, split, STEPS)
+                rest |= {state.input: first[state.output] for state in captured.signature.states}
+                second, seen_second = _watched(reference, rest)
+        except REFUSED:
+            continue
+        tried += 1
+        for spec in captured.signature.outputs:
+            joins = [dim for dim, name in enumerate(spec.axes) if name in (axis, f"max({_lengths(captured)})")]
+            parts = torch.cat([first[spec.name], second[spec.name]], joins[0]) if joins else second[spec.name]
+            if not _equal(everything[spec.name], parts):
+                raise ExportError(
+                    f"state='lift', but {spec.name!r} is another when the sequence comes in two pieces (cut after "
+                    f"step {split} of {STEPS}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
+                    "enough. Use state='none'"
+                )
+    if not tried:
+        raise ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
+
+
+def _axis(captured: Captured) -> str:
+    """The axis of the inputs that the lifted layers run over."""
+    lengths = captured.signature.lengths
+    padded = {f"max({lengths.input})": lengths.axis} if lengths else {}
+    found = {padded.get(layer.axis, layer.axis) for layer in captured.layers}
+    declared = set(captured.sizes)
+    if len(found) != 1 or not found <= declared:
+        raise ExportError(
+            f"state='lift', but the recurrent layers run over {', '.join(sorted(found))}, and not over one axis of the "
+            f"inputs ({', '.join(sorted(declared))}): a stream cannot be cut there. Use state='none'"
+        )
+    (axis,) = found
+    return axis
+
+
+def _lengths(captured: Captured) -> str | None:
+    return captured.signature.lengths.input if captured.signature.lengths else None
+
+
+def _piece(captured: Captured, whole: dict[str, Tensor], axis: str, start: int, end: int) -> dict[str, Tensor]:
+    """The inputs of steps `start` to `end`; every row is full."""
+    piece = dict(whole)
+    for spec in captured.signature.inputs:
+        for dim, name in enumerate(spec.axes):
+            if name == axis:
+                piece[spec.name] = piece[spec.name].narrow(dim, start, end - start)
+        if spec.name == _lengths(captured):
+            piece[spec.name] = torch.full_like(whole[spec.name], end - start)
+    return piece
+
+
+def _watched(reference: Reference, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Seen]:
+    with _watching(reference.wide) as seen:
+        return reference.float64(inputs), seen
+
+
+@contextmanager
+def _watching(model: nn.Module) -> Iterator[Seen]:
+    seen: Seen = []
+    hooks = [
+        module.register_forward_hook(
+            lambda _, inputs, result, name=name: _note(seen, name.removeprefix("model."), inputs, result)
+        )
+        for name, module in model.named_modules()
+        if name.startswith("model.")
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _note(seen: Seen, name: str, inputs: tuple[Any, ...], result: Any) -> None:
+    first = next((item for item in inputs if isinstance(item, Tensor)), None)
+    result = result[0] if isinstance(result, tuple | list) and result else result
+    if isinstance(result, Tensor) and first is not None:
+        seen.append((name, first, result))
+
+
+def _culprit(whole: Seen, first: Seen, second: Seen) -> str:
+    """The first module whose results in pieces are not those of the whole, in words."""
+    for (name, x, y), (_, x_1, y_1), (_, x_2, y_2) in zip(whole, first, second, strict=False):
+        if not _continues(x, x_1, x_2):
+            return f"the cause lies before the module {name!r}"
+        if not _continues(y, y_1, y_2):
+            return f"the cause is the module {name!r}"
+    return "the cause lies in the model's own forward"
+
+
+def _continues(whole: Tensor, first: Tensor, second: Tensor) -> bool:
+    """Whether two pieces make the whole along some dimension, or the second ends as the whole does."""
+    if whole.dim() != first.dim() or whole.dim() != second.dim():
+        return False
+    if whole.shape == second.shape and _equal(whole, second):
+        return True
+    for dim in range(whole.dim()):
+        others = [i for i in range(whole.dim()) if i != dim]
+        if all(whole.shape[i] == first.shape[i] == second.shape[i] for i in others):
+            joined = torch.cat([first, second], dim)
+            if joined.shape == whole.shape and _equal(whole, joined):
+                return True
+    return False
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    scale = max(1.0, float(a.abs().max())) if a.numel() else 1.0
+    return bool(torch.allclose(a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True))

@@ -1,0 +1,167 @@
+"""state="lift": inner hidden state as inputs and outputs, proven on a split sequence, else refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import rnn_runtime
+from rnn_export import ExportError, InputError, export, verify
+
+X = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(0))
+AXES = {"x": {0: "batch", 1: "sequence"}}
+
+
+class Detector(nn.Module):
+    """Two kinds of layers, one of them called twice, one time-major."""
+
+    def __init__(self):
+        super().__init__()
+        self.inward, self.lstm, self.gru = nn.Linear(5, 8), nn.LSTM(8, 6, 2, batch_first=True), nn.GRU(6, 6)
+        self.outward = nn.Linear(6, 1)
+
+    def forward(self, x):
+        y, _ = self.lstm(torch.relu(self.inward(x)))
+        y, _ = self.gru(y.transpose(0, 1))
+        y, _ = self.gru(y)
+        return torch.sigmoid(self.outward(y)).transpose(0, 1).squeeze(-1)
+
+
+class Last(nn.Module):
+    """Three layers, an answer from the last step: after each chunk, the answer so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.outward = nn.LSTM(5, 6, 3, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.outward(self.lstm(x)[1][0][-1])
+
+
+class PackedNet(nn.Module):
+    """Rows of unequal length, out of order."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.RNN(5, 6, batch_first=True)
+
+    def forward(self, x, n):
+        y, h = self.rnn(pack_padded_sequence(x, n, batch_first=True, enforce_sorted=False))
+        return pad_packed_sequence(y, batch_first=True)[0], h
+
+
+@pytest.mark.parametrize(
+    ("model", "states"),
+    [
+        (Detector(), ["lstm_h_0", "lstm_c_0", "gru_h_0", "gru_2_h_0"]),
+        (Last(), ["lstm_h_0", "lstm_c_0"]),
+        (nn.Sequential(nn.Linear(5, 4), nn.LSTM(4, 3, batch_first=True)), ["1_h_0", "1_c_0"]),
+    ],
+    ids=["detector", "last", "sequential"],
+)
+@pytest.mark.parametrize("split", [1, 4, 10])
+def test_chunks_with_the_state_carried_equal_the_whole(tmp_path, eager64, model, states, split):
+    axes = AXES if not isinstance(model, nn.Sequential) else {"input": AXES["x"]}
+    bundle = export(model, X, tmp_path / "bundle", axes=axes, state="lift")
+    assert [state.input for state in bundle.signature.states] == states
+    x = torch.randn(4, 11, 5)
+    want = eager64(model, x)[0]
+    runtime = rnn_runtime.load(bundle)
+    script = torch.jit.load(bundle.path / "model.pt")
+    first = runtime.run(x[:, :split].numpy())
+    second = runtime.run(x[:, split:].numpy(), state=first.state)
+    zeros = [torch.zeros([4 if a == "batch" else a for a in spec.axes]) for spec in bundle.signature.inputs[1:]]
+    traced = script(x[:, :split], *zeros)
+    again = script(x[:, split:], *traced[-len(states) :])
+    for a, b in ((first[0], second[0]), (traced[0].detach().numpy(), again[0].detach().numpy())):
+        got = b if want.ndim == 2 and want.shape[1] == 2 else np.concatenate([a, b], 1)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+def test_a_lifted_bundle_verifies_against_the_model(tmp_path):
+    model = Detector()
+    bundle = export(model, X, tmp_path / "bundle", axes=AXES, state="lift")
+    assert verify(model, bundle).passed
+    assert not verify(Detector(), bundle).passed
+
+
+def test_packed_rows_keep_their_own_state(tmp_path, eager64):
+    model = PackedNet()
+    bundle = export(model, (X, torch.tensor([3, 7, 1])), tmp_path / "b", axes={**AXES, "n": {0: "batch"}}, state="lift")
+    runtime = rnn_runtime.load(bundle)
+    x, n = torch.randn(3, 9, 5), torch.tensor([4, 9, 6])
+    first = runtime.run(x[:, :4].numpy(), lengths=[4, 4, 4])
+    second = runtime.run(x[1:, 4:].numpy(), state={"rnn_h_0": first.state["rnn_h_0"][:, 1:]}, lengths=[5, 2])
+    y, h = eager64(model, x, n)
+    np.testing.assert_allclose(first.state["rnn_h_0"][:, 0], h[:, 0], atol=1e-6)
+    np.testing.assert_allclose(second.state["rnn_h_0"], h[:, 1:], atol=1e-6)
+    np.testing.assert_allclose(second[0], y[1:, 4:], atol=1e-6)
+
+
+def test_a_state_that_the_model_gives_itself_is_left_to_it(tmp_path):
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = nn.GRU(5, 6, batch_first=True), nn.GRU(5, 6, batch_first=True)
+
+        def forward(self, x):
+            y, h = self.encoder(x)
+            return y, h
+
+    class Seeded(Decoder):
+        def forward(self, x):
+            return self.decoder(x, torch.tanh(x[:, :1, :1]).transpose(0, 1).expand(1, -1, 6).contiguous())[0]
+
+    assert len(export(Decoder(), X, tmp_path / "a", axes=AXES, state="lift").signature.states) == 1
+    with pytest.raises(ExportError, match="every recurrent layer is given its state by the model"):
+        export(Seeded(), X, tmp_path / "b", axes=AXES, state="lift")
+
+
+class Conv(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.conv = nn.Conv1d(5, 6, 3, padding=1 if kind == "looks ahead" else 0, stride=2 if kind == "strided" else 1)
+        self.plain, self.norm = nn.Linear(5, 6), nn.LayerNorm(6)
+        self.gru = nn.GRU(6, 4, batch_first=True, bidirectional=kind == "bidirectional")
+
+    def forward(self, x):
+        y = self.conv(x.transpose(1, 2)).transpose(1, 2) if self.kind in ("looks ahead", "strided") else self.plain(x)
+        if self.kind == "over time":
+            y = y - y.mean(1, keepdim=True)
+        return self.gru(self.norm(y))[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("looks ahead", "cut after step 1 of 12.: the cause is the module 'conv'"),
+        ("over time", "the cause lies before the module 'norm'"),
+        (
+            "strided",
+            r"run over \(\(sequence-3\)//2\)\+1, and not over one axis|run over .*sequence.*, and not over one",
+        ),
+        ("bidirectional", "'gru' .GRU. is bidirectional"),
+    ],
+)
+def test_what_cannot_stream_is_named(tmp_path, kind, text):
+    with pytest.raises(ExportError, match=text):
+        export(Conv(kind), X, tmp_path / "bundle", axes=AXES, state="lift")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lifted_name_that_is_taken_is_named(tmp_path):
+    class Named(Last):
+        def forward(self, lstm_h_0):
+            return super().forward(lstm_h_0)
+
+    with pytest.raises(InputError, match="lifted state 'lstm_h_0' has the name of an input"):
+        export(Named(), X, tmp_path / "bundle", axes={"lstm_h_0": AXES["x"]}, state="lift")
+
+
+def test_a_bare_layer_has_its_state_anyway(tmp_path):
+    signature = export(nn.LSTM(5, 4), X, tmp_path / "bundle", state="lift").signature
+    assert [(state.input, state.output) for state in signature.states] == [("h_0", "h_n"), ("c_0", "c_n")]

@@ -20,6 +20,7 @@ from ._errors import ExportError
 
 if TYPE_CHECKING:
     from ._export import Bundle, export
+    from ._scan import scan
     from ._verify import verify
 
 __all__ = [
@@ -34,10 +35,11 @@ __all__ = [
     "Report",
     "Row",
     "export",
+    "scan",
     "verify",
 ]
 
-_LATER = {"Bundle": "_export", "export": "_export", "verify": "_verify"}
+_LATER = {"Bundle": "_export", "export": "_export", "scan": "_scan", "verify": "_verify"}
 
 
 def __getattr__(name: str) -> Any:

@@ -85,7 +85,8 @@ def export(
             there is none; "lift": the hidden state of every inner layer that starts from zeros becomes an input and an
             output, so that the model can run on a stream, which is proven; "none": no state, also not for a bare layer;
             or a dict of input name -> output name.
-        formats: "onnx" and "torchscript", or one of them.
+        formats: what to write: "onnx", "torchscript" (legacy, by tracing), "pt2" (its successor, a program of
+            torch.export).
         lowering: how recurrent layers are written in ONNX. "fused": the RNN, LSTM and GRU operators; "scan": a Scan
             over matrix products; "auto": fused where ONNX Runtime has such an operator, which it has not for float64
             and for an LSTM with proj_size.

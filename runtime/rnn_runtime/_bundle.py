@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 TORCHSCRIPT = "model.pt"
+PT2 = "model.pt2"
 GOLDEN = "golden.npz"
 
 MANIFEST_LIMIT = 16 * 2**20

@@ -6,6 +6,7 @@ Each configuration runs in a process of its own, since PyTorch's exporter gives 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import logging
@@ -38,7 +39,7 @@ from rnn_export._versions import cpu
 
 ROOT = Path(__file__).parent.parent.parent
 PARTS = {
-    "ours": ("rnn-export ONNX", "rnn-export TorchScript"),
+    "ours": ("rnn-export ONNX", "rnn-export TorchScript", "rnn-export .pt2"),
     "dynamo": ("torch.onnx dynamo=True",),
     "legacy": ("torch.onnx dynamo=False",),
 }
@@ -50,22 +51,25 @@ TIMEOUT = 300
 def ours(config: Config) -> dict[str, tuple[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            bundle = rnn_export.export(path=Path(folder) / "bundle", **arguments(config))
+            bundle = rnn_export.export(
+                path=Path(folder) / "bundle", formats=["onnx", "torchscript", "pt2"], **arguments(config)
+            )
         except rnn_export.Error as error:
             return dict.fromkeys(PARTS["ours"], ("refused", str(error)))
         runtime = rnn_runtime.load(bundle)
         script = torch.jit.load(bundle.path / "model.pt")
-        found = (
-            problem(config, build(config), lambda arrays: list(runtime.run(arrays).values())),
-            problem(
-                config,
-                build(config),
-                lambda a: [t.detach().numpy() for t in script(*map(torch.from_numpy, a.values()))],
-            ),
-        )
+        program = torch.export.load(bundle.path / "model.pt2").module()
+        found = [problem(config, build(config), lambda arrays: list(runtime.run(arrays).values()))]
+        for module in (script, program):
+            found.append(problem(config, build(config), functools.partial(on_torch, module)))
         return {
             column: ("wrong", text) if text else ("pass", "") for column, text in zip(PARTS["ours"], found, strict=True)
         }
+
+
+def on_torch(module: Any, arrays: Any) -> list[Any]:
+    with torch.no_grad():
+        return [tensor.numpy() for tensor in module(*map(torch.from_numpy, arrays.values()))]
 
 
 def theirs(config: Config, dynamo: bool) -> tuple[str, str]:

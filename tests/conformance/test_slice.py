@@ -27,16 +27,18 @@ def test_the_matrix_is_whole():
 
 @pytest.mark.parametrize("config", SLICE, ids=str)
 def test_an_export_with_these_options_is_right(tmp_path, config):
-    bundle = export(path=tmp_path / "bundle", **matrix.arguments(config))
+    bundle = export(path=tmp_path / "bundle", formats=["onnx", "torchscript", "pt2"], **matrix.arguments(config))
     model = matrix.build(config)
     runtime = rnn_runtime.load(bundle)
     script = torch.jit.load(bundle.path / "model.pt")
+    program = torch.export.load(bundle.path / "model.pt2").module()
 
-    def torchscript(arrays):
-        return [tensor.detach().numpy() for tensor in script(*map(torch.from_numpy, arrays.values()))]
+    def on_torch(module):
+        return lambda arrays: [t.detach().numpy() for t in module(*map(torch.from_numpy, arrays.values()))]
 
     assert matrix.problem(config, model, lambda arrays: list(runtime.run(arrays).values())) is None
-    assert matrix.problem(config, model, torchscript) is None
+    assert matrix.problem(config, model, on_torch(script)) is None
+    assert matrix.problem(config, model, on_torch(program)) is None
     states = [(state.input, state.output) for state in bundle.signature.states]
     assert states == (
         [(f"{k}_0", f"{k}_n") for k in "hc"[: 1 + config.cell.startswith("LSTM")]] if config.state else []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from rnn_runtime._bundle import ONNX, TORCHSCRIPT, Bundle
+from rnn_runtime._bundle import ONNX, PT2, TORCHSCRIPT, Bundle
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,14 +29,8 @@ class Backend(Protocol):
 
 def found(folder: Path) -> list[Backend]:
     """The backends that the files of a folder can run on, while it is being made."""
-    from . import onnxruntime, torchscript
-
-    backends: list[Backend] = []
-    if (folder / TORCHSCRIPT).exists():
-        backends.append(torchscript.TorchScript((folder / TORCHSCRIPT).read_bytes(), "cpu"))
-    if (folder / ONNX).exists():
-        backends.append(onnxruntime.OnnxRuntime(folder / ONNX, "cpu"))
-    return backends
+    names = [file.name for file in folder.iterdir()]
+    return _backends(names, lambda name: (folder / name).read_bytes(), folder / ONNX, "cpu")
 
 
 def sealed(bundle: Bundle, device: str) -> list[Backend]:
@@ -46,11 +40,17 @@ def sealed(bundle: Bundle, device: str) -> list[Backend]:
         BundleError: a file is not the one that was sealed.
         DeviceError: the device cannot be had.
     """
-    from . import onnxruntime, torchscript
+    return _backends(bundle.files, bundle.read, bundle.path, device)
+
+
+def _backends(names: Collection[str], read: Callable[[str], bytes], graph: Path, device: str) -> list[Backend]:
+    from . import onnxruntime, program, torchscript
 
     backends: list[Backend] = []
-    if TORCHSCRIPT in bundle.files:
-        backends.append(torchscript.TorchScript(bundle.read(TORCHSCRIPT), device))
-    if ONNX in bundle.files:
-        backends.append(onnxruntime.OnnxRuntime(bundle.path, device))
+    if TORCHSCRIPT in names:
+        backends.append(torchscript.TorchScript(read(TORCHSCRIPT), device))
+    if PT2 in names:
+        backends.append(program.Program(read(PT2), device))
+    if ONNX in names:
+        backends.append(onnxruntime.OnnxRuntime(graph, device))
     return backends

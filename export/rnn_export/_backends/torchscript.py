@@ -21,8 +21,7 @@ class TorchScript:
     def __init__(self, data: bytes, device: str) -> None:
         self.name = "torchscript" if device == "cpu" else f"torchscript-{device}"
         self._device = device
-        if device != "cpu" and not torch.cuda.is_available():
-            raise DeviceError(f'device "{device}" cannot be had: PyTorch sees no GPU here: use device="cpu"')
+        require_gpu(device)
         extra = {METADATA_KEY: ""}
         with quiet():
             self._module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)
@@ -36,3 +35,9 @@ class TorchScript:
         with torch.no_grad():
             results = self._module(*tensors)
         return {spec.name: result.cpu().numpy() for spec, result in zip(self._signature.outputs, results, strict=True)}
+
+
+def require_gpu(device: str) -> None:
+    """Raises DeviceError where PyTorch cannot run on `device`."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise DeviceError(f'device "{device}" cannot be had: PyTorch sees no GPU here: use device="cpu"')

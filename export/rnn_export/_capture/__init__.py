@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ from rnn_runtime import InputError, Signature
 from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
-from . import bare, graph, lift, tree
+from . import bare, fixed, graph, lift, tree
 from .describe import State, describe
 from .graph import Layer
 from .mode import Capture
 from .module import REFUSED, Flat, flat_model, require_stateless
 from .sample import Sampler
+from .scan_leaf import replace_scans
 from .tidy import tidy
 
 __all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
@@ -96,6 +98,7 @@ def capture(
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
     output_paths = _run_twice(prepared)
     program = _trace(prepared)
+    replace_scans(program)
     tidy(program)
     if not graph.recurrent(program):
         raise ExportError(
@@ -190,16 +193,44 @@ def _run_twice(prepared: Prepared) -> list[tree.Path]:
 
 
 def _trace(prepared: Prepared) -> ExportedProgram:
+    """The captured program; traced at two sizes, which have to give the same one.
+
+    Raises:
+        ExportError: the model cannot be traced, or what it does depends on the traced sizes.
+    """
+    program = _trace_once(prepared, prepared.traced)
+    larger = {axis: 2 * size for axis, size in prepared.sizes.items()}  # twice keeps what has to be even
+    again = _trace_once(prepared, Sampler(prepared.names, prepared.axes, prepared.traced).draw(larger, seed=0))
+    for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
+        if node is None or other is None or _literals(node) != _literals(other):
+            found = node if node is not None else other
+            code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', found.meta.get("stack_trace") or "")
+            where = f": `{code[3].strip()}` ({code[1]}:{code[2]})" if code else ""
+            raise ExportError(
+                f"what the model computes depends on the traced sizes ({prepared.sizes}, then {larger}){where}. Use "
+                "sizes of tensors only in tensor operations, or leave the axis out of `axes`"
+            )
+    return program
+
+
+def _literals(node: torch.fx.Node) -> tuple[str, str]:
+    """A node's operator and the plain values among its arguments."""
+    plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda _: None)
+    return str(node.target) if node.op == "call_function" else node.op, str(plain)
+
+
+def _trace_once(prepared: Prepared, inputs: Sequence[Tensor]) -> ExportedProgram:
     flat, names, axes = prepared.flat, prepared.names, prepared.axes
     dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
+    places: list[fixed.Place] = []
     hook = flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes))
     try:
-        with quiet(), torch.no_grad(), Capture():
-            return torch.export.export(flat, tuple(prepared.traced), dynamic_shapes={"flat": dynamic}, strict=False)
+        with quiet(), torch.no_grad(), fixed.watching(flat) as places, Capture():
+            return torch.export.export(flat, tuple(inputs), dynamic_shapes={"flat": dynamic}, strict=False)
     except ExportError:
         raise
     except Exception as error:
-        raise _refusal(str(error), type(error).__name__, names, axes) from error
+        raise _refusal(error, prepared, inputs, places) from error
     finally:
         hook.remove()
 
@@ -212,16 +243,41 @@ def _unify(inputs: tuple[Tensor, ...], names: list[str], axes: axis_map.Axes) ->
             torch._check(tensor.shape[dim] == seen.setdefault(axis, tensor.shape[dim]))
 
 
-def _refusal(text: str, kind: str, names: list[str], axes: axis_map.Axes) -> ExportError:
+def _refusal(
+    error: Exception, prepared: Prepared, inputs: Sequence[Tensor], places: Sequence[fixed.Place]
+) -> ExportError:
     """torch.export's error in the user's terms: inputs and axes by name, and the line of code that it points to."""
-    code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', text)
-    where = f" ({code[1]}:{code[2]}: `{code[3].strip()}`)" if code else ""
-    fixed = re.findall(r"\['flat'\]\[(\d+)\]\.size\(\)\[(\d+)\].*?constant \((\d+)\)", text)
-    if fixed:
-        places = [(names[int(i)], axes[names[int(i)]][int(dim)], size) for i, dim, size in fixed]
-        said = "; ".join(f"{axis!r} of {name!r} became {size}" for name, axis, size in places)
+    text = str(error)
+    names, axes = prepared.names, prepared.axes
+    found = re.findall(r"\['flat'\]\[(\d+)\]\.size\(\)\[(\d+)\].*?constant \((\d+)\)", text)
+    if found:
+        parts = [(names[int(i)], axes[names[int(i)]][int(dim)], int(size)) for i, dim, size in found]
+        said = "; ".join(f"{axis!r} of {name!r} became {size}" for name, axis, size in parts)
+        sizes = {size for _, _, size in parts}
+        loops = list(dict.fromkeys(str(place) for place in places if place.size in sizes))
+        if loops:
+            return ExportError(
+                f"the model fixes an axis to the traced size: {said}, by {'; '.join(loops[:3])}. A Python loop over an "
+                "axis is unrolled when it is traced: let a recurrent layer run over it, write the loop with "
+                "rnn_export.scan, or leave the axis out of `axes`"
+            )
+        fixed_elsewhere = [
+            f"{name!r} has dimension {dim} of that size with no name"
+            for name, tensor in zip(names, inputs, strict=True)
+            for dim, size in enumerate(tensor.shape)
+            if size in sizes and dim not in axes[name]
+        ]
+        hint = "; ".join(fixed_elsewhere) or "a size is used as a plain number, or an operator needs it fixed"
         return ExportError(
-            f"the model fixes an axis to the traced size: {said}{where}. A Python loop over that axis does so, or a "
-            "size used as a plain number: let a recurrent layer run over it, or leave the axis out of `axes`"
+            f"the model fixes an axis to the traced size: {said}. {hint}: name it in `axes` too, or leave the axis out"
         )
-    return ExportError(f"the model cannot be captured{where}: {kind}: {text.strip().partition(chr(10))[0]}")
+    code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', text)
+    where = f" (`{code[3].strip()}`, {code[1]}:{code[2]})" if code else ""
+    if "data-dependent" in text:
+        return ExportError(
+            f"the model decides by the value of a tensor{where}, and a graph has one way: compute both and choose with "
+            "torch.where, or take the decision out of the model"
+        )
+    return ExportError(
+        f"the model cannot be captured{where}: {type(error).__name__}: {text.strip().partition(chr(10))[0]}"
+    )

@@ -12,7 +12,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from . import leaves
+from . import leaves, scan_leaf
 
 aten: Any = torch.ops.aten
 
@@ -23,7 +23,7 @@ class Layer:
 
     Attributes:
         name: the module's path in the model ("" for the model itself).
-        operator: RNN, LSTM or GRU.
+        operator: RNN, LSTM, GRU, or Scan for a call of rnn_export.scan.
         hidden_size, num_layers, bidirectional, proj_size: as in PyTorch.
         dtype: of the input, weights and states.
         axis: what it runs over: the name of an axis, or an expression in such names.
@@ -56,8 +56,16 @@ def arguments(node: fx.Node) -> tuple[Any, ...]:
 
 
 def recurrent(program: ExportedProgram) -> list[fx.Node]:
-    """The leaves that hold recurrent layers, in the order of their calls."""
-    return [node for node in program.graph.nodes if node.target in leaves.RECURRENT]
+    """The leaves that hold recurrent layers, and the calls of rnn_export.scan, in their order."""
+    return [node for node in program.graph.nodes if node.target in leaves.RECURRENT or node.target is scan_leaf.scan]
+
+
+def initial_states(node: fx.Node) -> list[tuple[int, fx.Node | None]]:
+    """Of a recurrent node, for each state its position among the results and the node that gives its initial value."""
+    args = arguments(node)
+    if node.target is scan_leaf.scan:
+        return list(enumerate(args[1]))
+    return [(slot, args[slot]) for slot in state_slots(node)]
 
 
 def state_slots(node: fx.Node) -> tuple[int, ...]:
@@ -67,26 +75,61 @@ def state_slots(node: fx.Node) -> tuple[int, ...]:
 
 def layers(program: ExportedProgram, axis_names: Callable[[fx.Node], tuple[int | str, ...]]) -> tuple[Layer, ...]:
     """The recurrent layers of a captured program, whose axes `axis_names` names."""
-    found = []
-    for node in recurrent(program):
-        *_, lengths, weights, _biases, num_layers, both = arguments(node)
-        stack = list(node.meta.get("nn_module_stack", {}).values())
-        path = stack[-1][0] if stack else ""
-        operator, gates = _OPERATORS[node.target]
-        found.append(
-            Layer(
-                name=path.removeprefix("model").removeprefix("."),
-                operator=operator,
-                hidden_size=weights[0].meta["val"].shape[0] // gates,
-                num_layers=num_layers,
-                bidirectional=both,
-                packed=lengths is not None,
-                proj_size=weights[1].meta["val"].shape[1] if leaves.has_projection(weights, num_layers, both) else 0,
-                dtype=str(weights[0].meta["val"].dtype).removeprefix("torch."),
-                axis=str(axis_names(arguments(node)[0])[0]),
-            )
-        )
-    return tuple(found)
+    return tuple(
+        _scan(node, axis_names) if node.target is scan_leaf.scan else _layer(node, axis_names)
+        for node in recurrent(program)
+    )
+
+
+def _layer(node: fx.Node, axis_names: Callable[[fx.Node], tuple[int | str, ...]]) -> Layer:
+    *_, lengths, weights, _biases, num_layers, both = arguments(node)
+    operator, gates = _OPERATORS[node.target]
+    return Layer(
+        name=_module(node),
+        operator=operator,
+        hidden_size=weights[0].meta["val"].shape[0] // gates,
+        num_layers=num_layers,
+        bidirectional=both,
+        packed=lengths is not None,
+        proj_size=weights[1].meta["val"].shape[1] if leaves.has_projection(weights, num_layers, both) else 0,
+        dtype=_dtype(weights[0]),
+        axis=str(axis_names(arguments(node)[0])[0]),
+    )
+
+
+def _scan(node: fx.Node, axis_names: Callable[[fx.Node], tuple[int | str, ...]]) -> Layer:
+    _, states, xs, *_ = arguments(node)
+    size = states[0].meta["val"].shape[-1] if states and states[0].meta["val"].dim() else 0
+    return Layer(
+        name=_module(node),
+        operator="Scan",
+        hidden_size=size if isinstance(size, int) else 0,
+        num_layers=1,
+        bidirectional=False,
+        packed=False,
+        proj_size=0,
+        dtype=_dtype(xs[0]),
+        axis=str(axis_names(xs[0])[0]),
+    )
+
+
+def _module(node: fx.Node) -> str:
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path: str = stack[-1][0] if stack else ""
+    return path.removeprefix("model").removeprefix(".")
+
+
+def _dtype(node: fx.Node) -> str:
+    return str(node.meta["val"].dtype).removeprefix("torch.")
+
+
+_OPERATORS = {
+    leaves.rnn_tanh: ("RNN", 1),
+    leaves.rnn_relu: ("RNN", 1),
+    leaves.gru: ("GRU", 3),
+    leaves.lstm: ("LSTM", 4),
+}
+"""The ONNX operator of each leaf, and how many gates it has."""
 
 
 def user_inputs(program: ExportedProgram) -> list[fx.Node]:
@@ -101,6 +144,18 @@ def user_outputs(program: ExportedProgram) -> list[fx.Node]:
     (output,) = (node for node in program.graph.nodes if node.op == "output")
     results = zip(arguments(output)[0], program.graph_signature.output_specs, strict=True)
     return [node for node, spec in results if spec.kind is OutputKind.USER_OUTPUT]
+
+
+def finish(program: ExportedProgram) -> None:
+    """After an edit of the graph: drop what nothing uses, and let the signature name the results that there are now."""
+    graph = program.graph
+    graph.eliminate_dead_code()
+    graph.lint()
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    for node, spec in zip(arguments(output)[0], program.graph_signature.output_specs, strict=True):
+        if isinstance(node, fx.Node):
+            spec.arg.name = node.name
+    program.graph_module.recompile()
 
 
 MOVES = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import fx
 from torch.export import ExportedProgram
 
-from .graph import arguments, aten, origins, recurrent, state_slots, user_inputs, user_outputs
+from .graph import arguments, aten, initial_states, origins, recurrent, user_inputs, user_outputs
 
 Slots = list[tuple[fx.Node, int]]
 
@@ -36,13 +36,11 @@ def _initial(program: ExportedProgram, source: fx.Node) -> Slots:
     """The state arguments of recurrent calls that take their values from `source`, by where in it they begin."""
     found: list[tuple[tuple[int, ...], tuple[fx.Node, int]]] = []
     for leaf in recurrent(program):
-        for slot in state_slots(leaf):
-            state = arguments(leaf)[slot]
+        for slot, state in initial_states(leaf):
             way = origins(state, masked=True) if state is not None else []
             if source in way:
-                found.append(
-                    (tuple(start for node in reversed(way) if (start := _start(node)) is not None), (leaf, slot))
-                )
+                starts = tuple(start for node in reversed(way) if (start := _start(node)) is not None)
+                found.append((starts, (leaf, slot)))
     return [slot for _, slot in sorted(found, key=lambda item: item[0])]
 
 
@@ -59,7 +57,7 @@ def _final(program: ExportedProgram, output: fx.Node) -> Slots:
     """The final states of recurrent calls whose values reach `output`, in its order."""
     leaves = set(recurrent(program))
     results = (arguments(node) for node in origins(output) if node.target is operator.getitem)
-    return [(leaf, slot) for leaf, slot in results if leaf in leaves and slot in state_slots(leaf)]
+    return [(leaf, slot) for leaf, slot in results if leaf in leaves and slot in dict(initial_states(leaf))]
 
 
 def _alike(a: fx.Node, b: fx.Node) -> bool:

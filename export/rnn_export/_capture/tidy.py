@@ -7,8 +7,8 @@ import operator
 from torch import fx
 from torch.export import ExportedProgram
 
-from . import leaves
-from .graph import JOINS, MOVES, arguments, aten, recurrent, state_slots
+from . import leaves, scan_leaf
+from .graph import JOINS, MOVES, arguments, aten, finish, recurrent, state_slots
 
 
 def tidy(program: ExportedProgram) -> None:
@@ -17,13 +17,15 @@ def tidy(program: ExportedProgram) -> None:
     _drop_idle_views(program)
     _drop_idle_pads(program)
     _drop_idle_orders(program)
-    program.graph.eliminate_dead_code()
-    program.graph_module.recompile()
+    _merge_like_leaves(program)
+    finish(program)
 
 
 def _drop_zero_states(program: ExportedProgram) -> None:
     """Leave out initial states that are zeros by construction: without one, a leaf starts from zeros by itself."""
     for node in recurrent(program):
+        if node.target is scan_leaf.scan:
+            continue
         args = list(node.args)
         for slot in state_slots(node):
             state = args[slot]
@@ -37,7 +39,7 @@ _FULL = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default:
 
 
 def _is_zeros(node: fx.Node) -> bool:
-    if any(_writes(user) for user in node.users):
+    if _written(node):
         return False
     if node.target in _FULL:
         return bool(node.args[_FULL[node.target]] == 0)
@@ -46,6 +48,20 @@ def _is_zeros(node: fx.Node) -> bool:
     if node.target in JOINS:
         return all(map(_is_zeros, node.all_input_nodes))
     return node.target in _ZEROS
+
+
+_VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
+
+
+def _written(node: fx.Node) -> bool:
+    """Whether some operator changes a node's value in place, or a view of it."""
+    return any(_changes(user) or (user.target in MOVES and _written(user)) for user in node.users)
+
+
+def _changes(node: fx.Node) -> bool:
+    """Whether an operator changes its argument in place."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 _VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
@@ -108,3 +124,16 @@ def _counts(node: fx.Node) -> bool:
         _, dim, index, source = arguments(node)
         return dim == 0 and _counts(index) and _counts(source)
     return node.target in (aten.to.dtype_layout, aten.to.dtype, aten.clone.default) and _counts(node.all_input_nodes[0])
+
+
+def _merge_like_leaves(program: ExportedProgram) -> None:
+    """Run a layer once where it is called twice on the same, as the tools underneath would do."""
+    if any(_changes(node) for node in program.graph.nodes if node.users):
+        return  # what looks the same may have been written to in between
+    seen: dict[tuple[object, str], fx.Node] = {}
+    for node in list(program.graph.nodes):
+        if node.target in MOVES or node.target in leaves.RECURRENT:
+            first = seen.setdefault((node.target, str((node.args, node.kwargs))), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                program.graph.erase_node(node)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnn_runtime import InputError
-from rnn_runtime._bundle import ONNX, TORCHSCRIPT
+from rnn_runtime._bundle import ONNX, PT2, TORCHSCRIPT
 
 from .._capture import Captured
-from . import onnx, torchscript
+from . import onnx, pt2, torchscript
 
-FORMATS = ("onnx", "torchscript")
+FORMATS = ("onnx", "torchscript", "pt2")
 
 
 def check(formats: Sequence[str], lowering: str) -> None:
@@ -35,3 +35,5 @@ def lower(
         onnx.write(captured, folder / ONNX, lowering, opset)
     if "torchscript" in formats:
         torchscript.write(captured, folder / TORCHSCRIPT)
+    if "pt2" in formats:
+        pt2.write(captured, folder / PT2)

@@ -14,10 +14,10 @@ from onnxscript import optimizer
 from rnn_runtime import InputError, Signature
 from rnn_runtime._signature import METADATA_KEY
 
-from .._capture import Captured, Layer, leaves
+from .._capture import Captured, Layer, leaves, scan_leaf
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, packed, scan
+from . import fused, packed, scan, step
 
 MINIMUM_OPSET = 18
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
@@ -31,6 +31,8 @@ def chosen(layer: Layer, lowering: str) -> str:
     Raises:
         ExportError: "fused" is asked for and no fused operator can run the layer.
     """
+    if layer.operator == "Scan":
+        return "scan"
     reason = "has a projection (proj_size)" if layer.proj_size else "is float64" if layer.dtype == "float64" else None
     if lowering == "fused" and reason:
         raise ExportError(
@@ -42,7 +44,7 @@ def chosen(layer: Layer, lowering: str) -> str:
 
 def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any], Callable[..., Any]]:
     """For each leaf the function that writes it. The calls come in the order of the layers found."""
-    layers = iter([chosen(layer, lowering) for layer in captured.layers])
+    layers = iter([chosen(layer, lowering) for layer in captured.layers if layer.operator != "Scan"])
 
     def recurrent(name: str) -> Callable[..., Any]:
         return lambda *args: getattr(scan if next(layers) == "scan" else fused, name)(*args)
@@ -72,23 +74,26 @@ def to_onnx(captured: Captured, lowering: str = "auto", opset: int | None = None
     opset = MINIMUM_OPSET if opset is None else opset
     if opset < MINIMUM_OPSET:
         raise InputError(f"opset {opset} was asked for; the graphs need {MINIMUM_OPSET} or newer: leave `opset` out")
-    try:
+    translations = _translations(captured, lowering)
+
+    def convert(program: torch.export.ExportedProgram) -> ir.Model:
         with quiet():
-            program = torch.onnx.export(
-                captured.program,
-                dynamo=True,
-                opset_version=opset,
-                verbose=False,
-                custom_translation_table=_translations(captured, lowering),
+            converted = torch.onnx.export(
+                program, dynamo=True, opset_version=opset, verbose=False, custom_translation_table=translations
             )
+        assert converted is not None
+        _separate_outputs(converted.model.graph)
+        return converted.model
+
+    try:
+        steps = step.bodies(captured.program, scan_leaf.scan, convert)
+        translations[scan_leaf.scan] = step.lower(steps)
+        model = convert(captured.program)
     except Exception as error:
         raise ExportError(f"the captured model has no ONNX form: {_root(error)}") from error
-    assert program is not None
-    model = program.model
-    if model.opset_imports.get("") != opset:
-        raise InputError(
-            f"opset {opset} was asked for; torch and onnxscript write {model.opset_imports.get('')} instead"
-        )
+    written = model.opset_imports.get("")
+    if written != opset:
+        raise InputError(f"opset {opset} was asked for; torch and onnxscript write {written} instead")
     # The default limits of constant folding would leave the gate reordering of large weights in the graph.
     optimizer.fold_constants(
         model, onnx_shape_inference=False, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
@@ -110,7 +115,6 @@ def _name(model: ir.Model, signature: Signature) -> None:
     A dimension that the graph has fixed stays fixed, whatever the signature says: to find that is the next room's work.
     """
     graph = model.graph
-    _separate_outputs(graph)
     taken = {spec.name for spec in (*signature.inputs, *signature.outputs)}
     for node in graph.all_nodes():
         for value in node.outputs:

@@ -24,6 +24,8 @@ def write(captured: Captured, path: Path) -> None:
             # Trace checking replays the traced shape only; the comparison that follows does far more.
             module = torch.jit.trace(captured.flat, tuple(captured.traced), check_trace=False)
             torch.jit.save(module, str(path), _extra_files={METADATA_KEY: captured.signature.to_json()})
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(
             f"the model cannot be traced to TorchScript: {type(error).__name__}: {error}. Leave that format out"

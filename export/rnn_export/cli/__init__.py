@@ -18,9 +18,9 @@ from .verify import verify
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rnn-export")
 def group() -> None:
-    r"""Take a PyTorch model with recurrent layers to a verified deployment on ONNX Runtime.
+    """Take a PyTorch model with recurrent layers to a verified deployment on ONNX Runtime.
 
-    \b
+    
     rnn-export export hello -o build/hello     write a bundle and prove it
     rnn-export run build/hello                 run it
     rnn-export doctor                          what works on this machine
@@ -37,7 +37,13 @@ for command in (doctor, export, inspect, run, verify):
 def main() -> None:
     """Run the command; an error is one message on stderr and an exit code."""
     try:
-        group()
+        group(standalone_mode=False)
     except Error as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)  # as a shell says it of SIGINT

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +48,13 @@ def arguments(target: str, weights: Path | None) -> dict[str, Any]:
             f"{target} returns {type(made).__name__}: return a bare nn.RNN, nn.LSTM or nn.GRU, or a dict with "
             "'model', 'example_inputs' and 'axes'"
         )
+    from rnn_export import export
+
+    unknown = sorted(set(made) - (set(inspect.signature(export).parameters) - {"path"}))
+    if unknown:
+        raise InputError(
+            f"{target} returns a dict with {unknown}, which rnn_export.export does not take: check the names"
+        )
     if weights is not None:
         load_weights(made["model"], weights)
     return dict(made)
@@ -65,14 +74,23 @@ def _factory(target: str) -> Any:
     sys.path.insert(0, "")  # the user's own folder, as `python -m` has it
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:
         raise InputError(
-            f"{module_name!r} cannot be imported: {error}. It is looked for here and among the installed packages"
+            f"{module_name!r} cannot be imported: {_said(error)}. It is looked for here and among what is installed"
         ) from None
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         raise InputError(f"{module_name} has no function {factory_name!r}")
-    return factory()
+    try:
+        return factory()
+    except Exception as error:
+        raise InputError(f"{target} fails: {_said(error)}. It is called without arguments") from None
+
+
+def _said(error: Exception) -> str:
+    """An error of the user's own code in one line, with the place in that code."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
@@ -96,9 +114,10 @@ def load_weights(model: nn.Module, file: Path) -> None:
     except DependencyError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # PyTorch's own text advises to load it as code.
         raise InputError(
-            f"{file} cannot be read as weights: {first}. A state dict saved by torch.save or safetensors is expected"
+            f"{file} cannot be read as weights ({type(error).__name__}). A state dict is expected, as "
+            "torch.save(model.state_dict(), file) or safetensors write it; a pickled model is code, and is not loaded"
         ) from None
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]  # as training frameworks write checkpoints

@@ -23,8 +23,8 @@ from . import _target
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(["onnx", "torchscript"]),
-    help="What to write; can be repeated. Default: all.",
+    type=click.Choice(["onnx", "torchscript", "pt2"]),
+    help="What to write; can be repeated. Default: onnx and torchscript.",
 )
 @click.option(
     "--lowering",
@@ -64,6 +64,9 @@ def export(
     layers = ", ".join(f"{layer.operator}{f' {layer.name}' if layer.name else ''}" for layer in bundle.layers)
     click.echo(f"{target}: {layers}\n")
     click.echo(str(bundle.report))
+    if bundle.refused:
+        sizes = "; ".join(" ".join(f"{axis}={size}" for axis, size in item.items()) for item in bundle.refused)
+        click.echo(f"\nnot compared, since eager PyTorch itself refuses: {sizes}")
     click.echo(f"\nwrote {output}. Next: rnn-export run {output}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def run(bundle: Path, source: Path | None, target: Path | None, device: str) -> 
     if target is not None and target.suffix not in (".npy", ".npz"):
         raise click.UsageError(f"--output {target} is neither .npy nor .npz")
     model = rnn_runtime.load(bundle, device=device)
+    if source is None and model.path.suffix == ".onnx":
+        raise click.UsageError(f"{bundle} is a bare file and holds no example: give --input")
     result = model.run(_read(source) if source is not None else model.example())
     if target is None:
         _print(result)
@@ -51,10 +54,11 @@ def _read(source: Path) -> Any:
     try:
         loaded = np.load(source, allow_pickle=False)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except Exception as error:
-        raise InputError(
-            f"{source} cannot be read: {error}. A .npy or .npz file written by NumPy is expected"
-        ) from None
+    except OSError as error:
+        reason = error.strerror or "no file of NumPy's"
+    except Exception:  # NumPy's own text advises to load it as code
+        reason = "no file of plain arrays"
+    raise InputError(f"{source} cannot be read: {reason}. A .npy or .npz file written by NumPy is expected")
 
 
 def _print(result: Result) -> None:
@@ -74,8 +78,11 @@ def _write(result: Result, target: Path) -> None:
     try:
         if target.suffix == ".npy":
             np.save(partial, result[0])
-        else:
-            np.savez(partial, allow_pickle=False, **result)
+        else:  # numpy.savez takes no array of the name "file"
+            with zipfile.ZipFile(partial, "w") as archive:
+                for name, array in result.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
         partial.replace(target)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror}") from None

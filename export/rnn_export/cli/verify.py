@@ -22,8 +22,9 @@ from . import _target
 def verify(bundle: Path, target: str | None, weights: Path | None, device: str, as_json: bool) -> None:
     """Check BUNDLE: replay what was recorded when it was made, or compare it with TARGET.
 
-    Without TARGET no PyTorch is needed: the recorded inputs are run on the device, and the recorded outputs are
-        expected.
+    Without TARGET no PyTorch is needed: the recorded inputs are run on the device, and the recorded results are
+    expected.
+
     With TARGET every artifact is compared with that live model, over a grid of batch and sequence sizes.
     """
     import rnn_runtime
@@ -43,4 +44,5 @@ def verify(bundle: Path, target: str | None, weights: Path | None, device: str, 
         report = verify_model(arguments["model"], bundle, example_inputs=arguments["example_inputs"], device=device)
     click.echo(report.to_json() if as_json else str(report))
     if not report.passed:
-        raise rnn_runtime.MismatchError(f"{bundle} does not match; the first difference is above", report)
+        hint = f". If {target} makes its weights at random, give the exported ones with --weights" if target else ""
+        raise rnn_runtime.MismatchError(f"{bundle} does not match: see the table above{hint}", report)

@@ -1,0 +1,71 @@
+"""The leaf of rnn_export.scan as an ONNX Scan whose body is the step's own graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import evaluator
+from torch import Tensor, fx
+from torch.export import Dim
+
+from .._capture.scan_leaf import STEPS
+
+UNKNOWN_SIZE = 3
+"""What to trace a step with, where the size of a tensor depends on values."""
+
+
+def bodies(
+    program: torch.export.ExportedProgram, target: Any, convert: Callable[[Any], ir.Model]
+) -> dict[int, ir.Graph]:
+    """The ONNX graph of each step that `program` runs, made by `convert` from an exported program."""
+    numbers = [node.args[0] for node in program.graph.nodes if node.target is target]
+    return {number: convert(_program(STEPS[number])).graph for number in numbers}
+
+
+def _program(step: fx.GraphModule) -> torch.export.ExportedProgram:
+    values: list[Tensor] = [node.meta["val"] for node in step.graph.nodes if node.op == "placeholder"]
+    examples = tuple(torch.zeros([_size(size) for size in value.shape], dtype=value.dtype) for value in values)
+    dynamic = tuple(
+        {dim: Dim.DYNAMIC for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)} for value in values
+    )
+    with torch.no_grad():
+        return torch.export.export(step, examples, dynamic_shapes=dynamic, strict=False)
+
+
+def _size(size: Any) -> int:
+    if isinstance(size, int):
+        return size
+    return int(size.node.hint) if size.node.has_hint() else UNKNOWN_SIZE
+
+
+def lower(graphs: dict[int, ir.Graph]) -> Callable[..., Any]:
+    """The function that writes a scan leaf, whose steps have these graphs."""
+
+    def scan(number: int, states: Sequence[Any], xs: Sequence[Any], closure: Sequence[Any], reverse: bool) -> Any:
+        graph = graphs[number]
+        # A name inside a body hides the outer graph's.
+        for value in [*graph.inputs, *graph.initializers.values(), *(o for n in graph.all_nodes() for o in n.outputs)]:
+            value.name = f"step{number}.{value.name}"
+        inner = list(graph.inputs)[len(states) + len(xs) :]
+        for value, outer in zip(inner, closure, strict=True):
+            ir.convenience.replace_all_uses_with(value, outer)
+            graph.inputs.remove(value)
+        recorder: Any = evaluator.default()
+        node = ir.node(
+            "Scan",
+            [*states, *xs],
+            {
+                "body": graph,
+                "num_scan_inputs": len(xs),
+                "scan_input_directions": [int(reverse)] * len(xs),
+                "scan_output_directions": [int(reverse)] * (len(graph.outputs) - len(states)),
+            },
+            num_outputs=len(graph.outputs),
+        )
+        recorder.nodes.append(node)
+        return list(node.outputs)
+
+    return scan

@@ -1,0 +1,74 @@
+"""scan(): a recurrence of one's own, a loop in eager PyTorch and one Scan in an export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.scan import scan as _higher_order_scan
+from torch.utils import _pytree as pytree
+
+from ._errors import ExportError
+
+
+def scan(
+    step: Callable[[Any, Any], tuple[Any, Any]], initial_state: Any, xs: Any, *, reverse: bool = False
+) -> tuple[Any, Any]:
+    """Run `step` over the first axis of `xs`, each call with the state that the one before left.
+
+    In eager mode it is a Python loop, so it trains and debugs as one. `rnn_export.export` keeps it whole, as a Scan
+    with a dynamic number of steps. `step` may use modules and tensors from around it, such as an attention's memory.
+
+    Args:
+        step: (state, x) -> (next state, output). State and output keep their shapes and dtypes from step to step. x is
+            `xs` at one step; x, state and output are tensors, or tuples, lists or dicts of them.
+        initial_state: the state before the first step.
+        xs: the sequence, (sequence, ...) for each tensor in it; at least one step.
+        reverse: run from the last step to the first; outputs stay in the order of `xs`.
+
+    Returns:
+        The last state, and the outputs stacked along a new first axis.
+
+    Raises:
+        ValueError: `xs` holds no tensor or no step, or its tensors differ in their number of steps.
+        ExportError: TorchScript is being traced, which would unroll the loop.
+    """
+    leaves = pytree.tree_leaves(xs)
+    if not leaves or any(not isinstance(x, Tensor) or x.dim() == 0 for x in leaves):
+        raise ValueError("scan: xs holds no tensors with a first axis to run over")
+    if torch.compiler.is_exporting():
+        return _exported(step, initial_state, xs, reverse=reverse)
+    if torch._C._get_tracing_state() is not None:
+        raise ExportError(
+            "the model calls rnn_export.scan, and a TorchScript trace would unroll it at the traced length: export "
+            "with formats=['onnx'] (--format onnx)"
+        )
+    steps = {x.shape[0] for x in leaves}
+    if len(steps) > 1 or 0 in steps:
+        raise ValueError(f"scan: the tensors in xs have {sorted(steps)} steps; expected one number of 1 or more")
+    (length,) = steps
+    state, outputs = initial_state, []
+    for t in reversed(range(length)) if reverse else range(length):
+        state, output = step(state, pytree.tree_map(lambda x, t=t: x[t], xs))
+        outputs.append(output)
+    if reverse:
+        outputs.reverse()
+    return state, pytree.tree_map(lambda *values: torch.stack(values), *outputs)
+
+
+def _exported(
+    step: Callable[[Any, Any], tuple[Any, Any]], initial_state: Any, xs: Any, *, reverse: bool
+) -> tuple[Any, Any]:
+    """The same as PyTorch's scan operator, which wants every result to be a tensor of its own."""
+
+    def own(value: Any) -> Any:
+        return pytree.tree_map(torch.clone, value)
+
+    def combine(state: Any, x: Any) -> tuple[Any, Any]:
+        state, output = step(state, x)
+        return own(state), own(output)
+
+    last, outputs = _higher_order_scan(combine, own(initial_state), own(xs), dim=0, reverse=reverse)
+    return last, outputs

@@ -102,7 +102,13 @@ class Reference:
         names = [spec.name for spec in self.signature.outputs]
         if len(eager) != len(names):
             raise ExportError(f"the model gives {len(eager)} outputs where the signature has {len(names)}: {names}")
-        want = self.float64(dict(zip([spec.name for spec in self.signature.inputs], inputs, strict=True)))
+        try:
+            want = self.float64(dict(zip([spec.name for spec in self.signature.inputs], inputs, strict=True)))
+        except REFUSED as error:
+            raise ExportError(
+                f"the model runs as it is and fails in float64, which results are held against: {error}. Let it "
+                "take its dtypes from its inputs and parameters"
+            ) from error
         return Case(
             sizes=dict(sizes),
             inputs={spec.name: tensor.numpy() for spec, tensor in zip(self.signature.inputs, inputs, strict=True)},

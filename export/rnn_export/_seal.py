@@ -28,8 +28,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: something is there: a bundle without `overwrite`, or anything that is not a bundle alone.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
+    try:
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}. Choose another folder") from None
     try:
         known = {MANIFEST, *Bundle.open(path).files}
     except BundleError:

@@ -8,6 +8,15 @@ from torch import Tensor, nn
 
 from rnn_models._cells import gru, gru_input, lstm, lstm_input
 from rnn_models._charlm import charlm, charlm_example
+from rnn_models._custom import (
+    attention_decoder,
+    decoder_example,
+    gru_example,
+    layer_norm_lstm,
+    lstm_example,
+    min_gru,
+    peephole_lstm,
+)
 from rnn_models._forecaster import forecaster, forecaster_example
 from rnn_models._hello import hello, hello_batch_first, hello_input
 from rnn_models._tagger import tagger, tagger_example
@@ -26,6 +35,7 @@ class BuiltIn:
             arguments are known.
         lengths: the input that holds the sequence lengths, if there is one.
         output_names: names of forward's results, in order; None for a bare nn.RNN, nn.LSTM or nn.GRU.
+        formats: the formats that can hold it; None for all of the exporter's own choice.
     """
 
     name: str
@@ -34,6 +44,7 @@ class BuiltIn:
     axes: Mapping[str, Mapping[int, str]] | None = None
     lengths: str | None = None
     output_names: tuple[str, ...] | None = None
+    formats: tuple[str, ...] | None = None
 
     @property
     def summary(self) -> str:
@@ -52,8 +63,8 @@ class BuiltIn:
         """The keyword arguments for `rnn_export.export`, all but the path.
 
         Returns:
-            `model` and `example_inputs`, and of `axes` (a dict of dicts), `lengths` (a name) and `output_names` (a
-            list) those that this model has.
+            `model` and `example_inputs`, and of `axes` (a dict of dicts), `lengths` (a name), `output_names` and
+            `formats` (lists) those that this model has.
         """
         arguments: dict[str, Any] = {"model": self.model(), "example_inputs": self.example_inputs()}
         if self.axes is not None:
@@ -62,8 +73,12 @@ class BuiltIn:
             arguments["lengths"] = self.lengths
         if self.output_names is not None:
             arguments["output_names"] = list(self.output_names)
+        if self.formats is not None:
+            arguments["formats"] = list(self.formats)
         return arguments
 
+
+STATEFUL = {"x": {0: "batch", 1: "sequence"}, "h": {0: "batch"}, "c": {0: "batch"}}
 
 BUILT_INS = (
     BuiltIn("hello", hello, hello_input),
@@ -91,6 +106,17 @@ BUILT_INS = (
         forecaster_example,
         axes={"history": {0: "batch", 1: "sequence"}},
         output_names=("prediction",),
+    ),
+    BuiltIn("layer-norm-lstm", layer_norm_lstm, lstm_example, STATEFUL, None, ("y", "h_n", "c_n"), ("onnx",)),
+    BuiltIn("peephole-lstm", peephole_lstm, lstm_example, STATEFUL, None, ("y", "h_n", "c_n"), ("onnx",)),
+    BuiltIn("min-gru", min_gru, gru_example, {k: STATEFUL[k] for k in "xh"}, None, ("y", "h_n"), ("onnx",)),
+    BuiltIn(
+        "attention-decoder",
+        attention_decoder,
+        decoder_example,
+        axes={"source": {0: "batch", 1: "source"}, "target": {0: "batch", 1: "target"}},
+        output_names=("logits", "attention"),
+        formats=("onnx",),
     ),
 )
 

@@ -74,6 +74,11 @@ def lengths(spec: LengthsSpec, values: NDArray[Any], size: int | None) -> list[s
         wrong = wrong | (values > size)
         limits = f"{spec.minimum} to {size}, the size of {spec.axis!r}"
     if not wrong.any():
+        if spec.full and size is not None and values.size and values.max() < size:
+            return [
+                f"the largest of {spec.input!r} is {values.max()}; this model needs one row that fills {spec.axis!r}, "
+                f"of size {size}: cut the padding that no row uses"
+            ]
         return []
     rows = np.flatnonzero(wrong)
     shown = ", ".join(f"{spec.input}[{row}] is {values.flat[row]}" for row in rows[:5])

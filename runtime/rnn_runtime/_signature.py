@@ -61,11 +61,13 @@ class LengthsSpec:
         input: the graph input, an integer tensor of axes ("batch",).
         axis: the name of the axis that it counts along.
         minimum: the smallest length that is allowed.
+        full: the longest row has to fill the axis.
     """
 
     input: str
     axis: str
     minimum: int = 1
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,12 @@ class Signature:
             "outputs": [tensor(spec) for spec in self.outputs],
             "states": [{"input": s.input, "output": s.output, "initial": s.initial} for s in self.states],
             "lengths": self.lengths
-            and {"input": self.lengths.input, "axis": self.lengths.axis, "minimum": self.lengths.minimum},
+            and {
+                "input": self.lengths.input,
+                "axis": self.lengths.axis,
+                "minimum": self.lengths.minimum,
+                "full": self.lengths.full,
+            },
         }
 
     def to_json(self) -> str:
@@ -151,7 +158,9 @@ def _read(data: object) -> Signature:
         states = tuple(StateSpec(str(s["input"]), str(s["output"]), str(s["initial"])) for s in data["states"])
         lengths = data["lengths"]
         if lengths is not None:
-            lengths = LengthsSpec(str(lengths["input"]), str(lengths["axis"]), int(lengths["minimum"]))
+            lengths = LengthsSpec(
+                str(lengths["input"]), str(lengths["axis"]), int(lengths["minimum"]), bool(lengths["full"])
+            )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # int(inf) overflows
         raise BundleError(
             f"the signature is damaged: {type(error).__name__}: {error}: export the model again"

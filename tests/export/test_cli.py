@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 import rnn_models
-from rnn_export import _versions
+from rnn_export import _versions, export
 from rnn_export.cli import main
 
 FACTORIES = """
@@ -49,6 +50,24 @@ def module():
 def number():
     return 5
 
+def raises():
+    raise ValueError("no data here")
+
+def needs(argument):
+    return bare()
+
+def typo():
+    return {"model": Net(), "example_input": torch.randn(2, 5, 3), "example_inputs": torch.randn(2, 5, 3)}
+
+class Table(Net):
+    def forward(self, x):
+        if x.shape[1] > 20:
+            raise ValueError("a table of 20 steps")
+        return super().forward(x)
+
+def table():
+    return whole(Table)
+
 constant = 5
 """
 
@@ -59,6 +78,7 @@ def command(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "factories.py").write_text(FACTORIES)
+    (tmp_path / "broken.py").write_text("def f(:")
     monkeypatch.delitem(sys.modules, "factories", raising=False)
 
     def run(*arguments):
@@ -136,7 +156,7 @@ def test_inspect_shows_the_bundle_and_its_manifest(command, bundles):
     ):
         assert line in out.splitlines()
     _, out, _ = command("inspect", bundles["charlm"].path)
-    assert "  h: float32[1, batch, 24]  state, next in h_n" in out.splitlines() or "state, next in h_n" in out
+    assert f"  h: float32[1, batch, {rnn_models.charlm().gru.hidden_size}]  state, next in h_n" in out.splitlines()
     code, out, _ = command("inspect", "--json", bundles["tagger"].path)
     assert code == 0 and json.loads(out)["format_version"] == 1
 
@@ -163,8 +183,6 @@ def test_verify_ends_with_2_for_another_model_a_damaged_or_missing_bundle(comman
     assert command("verify", tmp_path / "nothing")[0] == 2
     code, _, err = command("verify", bundles["hello"].path, "--weights", "factories.py")
     assert code == 2 and "name the target too" in err
-    import shutil
-
     shutil.copytree(bundles["hello"].path, tmp_path / "damaged")
     for name in ("model.onnx", "model.pt"):
         data = bytearray((bundles["hello"].path / name).read_bytes())
@@ -190,6 +208,11 @@ def test_a_factory_of_ones_own_is_exported(command, factory):
         ("factories:missing", 2, "factories has no function 'missing'"),
         ("factories:constant", 2, "factories has no function 'constant'"),
         ("factories:number", 2, "returns int"),
+        ("factories:raises", 2, "factories:raises fails: ValueError: no data here"),
+        ("factories:needs", 2, "It is called without arguments"),
+        ("factories:typo", 2, "returns a dict with ['example_input'], which rnn_export.export does not take"),
+        ("broken:f", 2, "'broken' cannot be imported: SyntaxError"),
+        (":f", 2, "'' cannot be imported"),
         ("factories:module", 2, "returns a Net, of which only PyTorch knows the inputs"),
         ("factories:loop", 3, "fixes an axis to the traced size"),
     ],
@@ -295,6 +318,48 @@ def test_help_imports_nothing_heavy_and_lists_every_command():
     assert not modules & {"torch", "onnx", "onnxscript", "onnxruntime", "rich", "rnn_models"}
     for name in ("doctor", "export", "inspect", "run", "verify"):
         assert f"\n  {name} " in help
+
+
+def test_inspect_shows_a_bare_file_and_refuses_a_damaged_manifest(command, bundles, tmp_path):
+    code, out, _ = command("inspect", bundles["tagger"].path / "model.onnx")
+    assert code == 0 and "  lengths: int64[batch]  lengths along sequence" in out.splitlines()
+    shutil.copytree(bundles["hello"].path, tmp_path / "damaged")
+    manifest = json.loads((tmp_path / "damaged" / "manifest.json").read_text())
+    for part in ({"layers": [{}]}, {"verified": {}}):
+        (tmp_path / "damaged" / "manifest.json").write_text(json.dumps(manifest | part))
+        code, _, err = command("inspect", "damaged")
+        assert code == 2 and "the manifest of damaged is damaged" in err
+
+
+def test_run_of_a_bare_file_asks_for_input_and_writes_outputs_of_any_name(command, bundles, tmp_path):
+    code, _, err = command("run", bundles["hello"].path / "model.onnx")
+    assert code == 2 and "holds no example: give --input" in err
+    torch.manual_seed(0)
+    names = ["file", "allow_pickle"]
+    export(torch.nn.GRU(3, 4), torch.randn(5, 2, 3), tmp_path / "odd", output_names=names)
+    assert command("run", "odd", "-o", "y.npz")[0] == 0
+    assert np.load("y.npz").files == names
+
+
+def test_sizes_that_eager_refuses_are_told(command):
+    code, out, _ = command("export", "factories:table", "-o", "bundle")
+    assert code == 0
+    assert "not compared, since eager PyTorch itself refuses: batch=1 sequence=64; batch=2 sequence=64" in out
+
+
+def test_an_interrupt_ends_as_a_shell_says_it(command, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rnn_export._export.seal", interrupt)
+    code, _, err = command("export", "hello", "-o", "bundle")
+    assert code == 130 and err.strip() == "interrupted"
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_custom_cells_are_exported_by_name(command):
+    code, out, _ = command("export", "min-gru", "-o", "bundle")
+    assert code == 0 and out.startswith("min-gru: Scan\n")
 
 
 def test_wrong_usage_ends_with_2(command):

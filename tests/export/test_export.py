@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from onnxscript import opset18 as op
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnn_runtime
-from rnn_export import ExportError, InputError, MismatchError, export
-from rnn_export._lower import fused
+from rnn_export import ExportError, InputError, MismatchError, _export, export
+from rnn_export._lower import fused, scan
 
 X = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
 AXES = {"x": {0: "batch", 1: "sequence"}}
@@ -304,6 +306,21 @@ class Loop(nn.Module):
         return self.lstm(torch.stack(steps, 1))[0]
 
 
+class Iterates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = type("Iterates", (Loop,), {"forward": Iterates.run})()
+
+    def forward(self, x):
+        return self.inner(x)
+
+    def run(self, x):
+        h = x.new_zeros(x.shape[0], 4)
+        for x_t in x.transpose(0, 1):
+            h = self.cell(x_t, h)
+        return self.lstm(h.unsqueeze(1))[0]
+
+
 class Raises(Net):
     def forward(self, x):
         raise ValueError("not today")
@@ -322,20 +339,22 @@ class Branches(Net):
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        (Loop(), "fixes an axis to the traced size: 'sequence' of 'x' became 6"),
+        (Loop(), r"'sequence' of 'x' became 6, by `for t in range\(x.shape\[1\]\):` in Loop .*rnn_export.scan"),
+        (Iterates(), r"'sequence' of 'x' became 6, by `for x_t in x.transpose\(0, 1\):` in Iterates 'inner'"),
         (Raises(), "itself fails on its example inputs, before any export: ValueError: not today"),
         (Counts(), r"the model's result\[1\] is int"),
         (nn.Linear(5, 3), "calls no recurrent layer"),
-        (Branches(), r"`return super\(\).forward\(x\) if x.sum\(\) > 0"),
+        (Branches(), r"decides by the value of a tensor \(`return super\(\).forward\(x\) if x.sum\(\) > 0"),
     ],
-    ids=["loop", "raises", "counts", "linear", "branches"],
+    ids=["loop", "iterates", "raises", "counts", "linear", "branches"],
 )
-def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path, model, text):
+def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path, capfd, model, text):
     axes = {"input" if isinstance(model, nn.Linear) else "x": AXES["x"]}
     with pytest.raises(ExportError, match=text) as caught:
         export(model, X, tmp_path / "bundle", axes=axes)
     assert caught.value.exit_code == 3
     assert names(tmp_path) == []
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -346,6 +365,10 @@ def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path, model, te
         ({"axes": {"x": {3: "batch"}}}, r"'x' has no dimension 3: its example has shape \(3, 6, 5\)"),
         ({"axes": {"x": {0: "two words"}}}, "dimension 0 of 'x' is named 'two words'"),
         ({"axes": {"x": ["batch"]}}, "the axes of 'x' are"),
+        ({"axes": "batch"}, "axes is 'batch'"),
+        ({"axes": {"feat": {0: "batch"}}}, r"axes names \['feat'\], but the inputs are \['x'\]"),
+        ({"axes": AXES, "lowering": "magic"}, "lowering is 'magic'"),
+        ({"axes": AXES, "output_names": ["x"]}, r"\['x'\] are inputs"),
         ({"axes": AXES, "input_names": ["a", "b"]}, "input_names is"),
         ({"axes": AXES, "output_names": ["a", "b"]}, r"output_names is \['a', 'b'\]; the model has 1 outputs"),
         ({"axes": AXES, "lengths": "n"}, r"lengths names 'n', but the inputs are \['x'\]"),
@@ -386,16 +409,8 @@ def test_an_old_opset_is_refused_and_a_newer_one_is_used(tmp_path):
         assert imports[""] == opset
 
 
-@pytest.mark.parametrize(
-    ("attribute", "broken"),
-    [
-        ("_GATE_ORDER", {"RNN": (0,), "LSTM": (0, 1, 2, 3), "GRU": (0, 1, 2)}),
-    ],
-)
-def test_an_export_that_computes_something_else_is_a_mismatch_and_leaves_nothing(
-    tmp_path, monkeypatch, attribute, broken
-):
-    monkeypatch.setattr(fused, attribute, broken)
+def test_an_export_that_computes_something_else_is_a_mismatch_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(fused, "_GATE_ORDER", {"RNN": (0,), "LSTM": (0, 1, 2, 3), "GRU": (0, 1, 2)})
     with pytest.raises(MismatchError, match="leaves eager PyTorch on onnxruntime-cpu") as caught:
         export(Net(), X, tmp_path / "bundle", axes=AXES)
     assert caught.value.exit_code == 1
@@ -403,6 +418,205 @@ def test_an_export_that_computes_something_else_is_a_mismatch_and_leaves_nothing
     assert {row.backend for row in report.failures} == {"onnxruntime-cpu"}
     assert len(report.failures) > 1  # all are collected, not the first alone
     assert names(tmp_path) == []
+
+
+def test_a_size_baked_into_the_graph_is_found_before_anything_is_run(tmp_path, monkeypatch):
+    right = fused.gru
+
+    def baked(*arguments):
+        y, h = right(*arguments)
+        return op.Reshape(y, [6, 3, 4]), h
+
+    monkeypatch.setattr(fused, "gru", baked)
+    with pytest.raises(ExportError, match=r"the output .*\[batch, sequence, 4\] became .*\[3, 6, 4\]"):
+        export(nn.GRU(5, 4, batch_first=True), X, tmp_path / "bundle", state="none")
+    assert names(tmp_path) == []
+
+
+def test_a_recurrent_operator_that_is_missing_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(fused, "gru", scan.gru)
+    with pytest.raises(ExportError, match="it has 0 GRU nodes; expected 1; it has 1 Scan nodes; expected 0"):
+        export(nn.GRU(5, 4), X, tmp_path / "bundle")
+
+
+def test_a_graph_that_is_not_valid_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(fused, "gru", lambda x, h, n, weights, *_: (op.MatMul(x, weights[0]), op.Identity(weights[0])))
+    with pytest.raises(ExportError, match="is not valid ONNX"):
+        export(nn.GRU(5, 4), X, tmp_path / "bundle")
+
+
+class Sized(Net):
+    """What it computes depends on the size that is traced, without fixing the axis."""
+
+    def forward(self, x):
+        return super().forward(x) + (1.0 if x.shape[1] > 8 else 0.0)
+
+
+def test_a_graph_that_depends_on_the_traced_size_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"depends on the traced sizes|fixes an axis"):
+        export(Sized(), X, tmp_path / "bundle", axes=AXES)
+    assert names(tmp_path) == []
+
+
+class Remembers(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.gru = how, nn.GRU(5, 4, batch_first=True)
+        self.register_buffer("h", torch.zeros(1, 3, 4))
+        self.mean, self.count = None, 0
+
+    def forward(self, x):
+        match self.how:
+            case "buffer":
+                y, h = self.gru(x, self.h)
+                self.h.copy_(h)
+                return y
+            case "attribute":
+                y, self.h = self.gru(x, self.h)
+                return y
+            case "first call":
+                if self.mean is None:
+                    self.mean = x.mean((0, 1))
+                return self.gru(x - self.mean)[0]
+            case "counter":
+                self.count += 1
+                return self.gru(x)[0] * self.count
+            case "reset":
+                self.h = x.new_zeros(1, x.shape[0], 4)
+                y, self.h = self.gru(x, self.h)
+                return y
+
+
+@pytest.mark.parametrize(
+    ("how", "kept"), [("buffer", "h"), ("attribute", "h"), ("first call", "mean"), ("counter", "count")]
+)
+@pytest.mark.parametrize("formats", [["onnx"], ["torchscript"]], ids=str)
+def test_state_that_a_model_keeps_to_itself_is_never_dropped_in_silence(tmp_path, how, kept, formats):
+    model = Remembers(how)
+    with pytest.raises(ExportError, match=f"changes the next one: it keeps .*{kept}.* between calls"):
+        export(model, X, tmp_path / "bundle", axes=AXES, formats=formats)
+    assert names(tmp_path) == []
+    assert not model.h.any() and model.mean is None and model.count == 0
+
+
+def test_an_attribute_that_each_call_sets_anew_is_no_state(tmp_path):
+    model = Remembers("reset").eval()
+    bundle = export(model, X, tmp_path / "bundle", axes=AXES)
+    with torch.no_grad():
+        np.testing.assert_allclose(rnn_runtime.load(bundle).run(X.numpy())["output"], model(X), atol=1e-6)
+
+
+class Odd(nn.Module):
+    """Right models that once were refused or wrong."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.gru, self.linear = kind, nn.GRU(5, 4, batch_first=True), nn.Linear(5, 4)
+        self.plain = torch.ones(4, 4)
+
+    def forward(self, x):
+        match self.kind:
+            case "written zeros":
+                h = torch.zeros(1, x.shape[0], 4)
+                h[0] = self.linear(x[:, 0])
+                return self.gru(x, h)[0]
+            case "called twice":
+                return self.gru(x)[0] + self.gru(x)[0].flip(1)
+            case "constants":
+                return self.gru(x)[0] @ self.plain + torch.from_numpy(np.ones(4, np.float32))
+            case "casts":
+                return self.gru(x.float())[0].to(torch.float32)
+            case "returned twice":
+                y, h = self.gru(x)
+                return y, h, h, x
+
+
+@pytest.mark.parametrize("kind", ["written zeros", "called twice", "constants", "casts", "returned twice"])
+def test_odd_models_come_out_right(tmp_path, eager64, kind):
+    model = Odd(kind).eval()
+    bundle = export(model, X, tmp_path / "bundle", axes=AXES)
+    x = torch.randn(4, 9, 5)
+    with torch.no_grad():
+        want = model(x)
+    want = want if isinstance(want, tuple) else (want,)
+    for got, expected in zip(rnn_runtime.load(bundle).run(x.numpy()).values(), want, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_compiled_model_is_exported_as_the_model_it_is(tmp_path):
+    bundle = export(torch.compile(Net()), X, tmp_path / "bundle", axes=AXES)
+    assert [layer.name for layer in bundle.layers] == ["gru"]
+
+
+def test_lengths_that_all_end_before_the_padding_are_refused_where_eager_refuses_them(tmp_path):
+    class Residual(Packed):
+        def forward(self, x, n):
+            y, *_ = super().forward(x, n)
+            return y[..., :5] + x
+
+    bundle = export(Residual(), (X, torch.tensor([6, 4, 2])), tmp_path / "b", axes={**AXES, "n": {0: "batch"}})
+    assert bundle.signature.lengths == rnn_runtime.LengthsSpec("n", "sequence", full=True)
+    runtime = rnn_runtime.load(bundle)
+    assert runtime.run(X.numpy(), lengths=[3, 6, 1])["output"].shape == (3, 6, 5)
+    with pytest.raises(rnn_runtime.InputError, match="needs one row that fills 'sequence'"):
+        runtime.run(X.numpy(), lengths=[3, 5, 1])
+
+
+def test_lengths_from_two_inputs_are_refused(tmp_path):
+    class Two(Packed):
+        def forward(self, x, n, k):
+            return super().forward(x, n)[0], super().forward(x, k)[0]
+
+    inputs = (X, torch.tensor([6, 4, 2]), torch.tensor([5, 6, 1]))
+    with pytest.raises(ExportError, match=r"packed by 2 inputs, \['n', 'k'\]"):
+        export(Two(), inputs, tmp_path / "b", axes={**AXES, "n": {0: "batch"}, "k": {0: "batch"}})
+
+
+def test_lengths_without_a_batch_axis_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"'n' holds the lengths and has a fixed number of rows"):
+        export(Packed(), (X, torch.tensor([6, 4, 2])), tmp_path / "b", axes=AXES)
+
+
+def test_one_axis_under_two_names_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the axes 'batch' and 'bacth' always have one size"):
+        export(Carried("plain"), (X, torch.zeros(2, 3, 4)), tmp_path / "b", axes={**AXES, "h": {1: "bacth"}})
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf"), True, "1e-5"])
+def test_a_tolerance_that_is_none_is_refused(tmp_path, tolerance):
+    with pytest.raises(InputError, match="tolerance is"):
+        export(Net(), X, tmp_path / "bundle", axes=AXES, tolerance=tolerance)
+
+
+def test_a_tolerance_that_is_given_is_kept(tmp_path):
+    with pytest.raises(MismatchError):
+        export(Net(), X, tmp_path / "bundle", axes=AXES, tolerance=1e-9)
+    bundle = export(Net(), X, tmp_path / "bundle", axes=AXES, tolerance=1e-6)
+    assert rnn_runtime._bundle.Bundle.open(bundle.path).tolerance == {"output": 1e-6}
+
+
+def test_the_bundles_own_check_holds_each_output_to_its_own_tolerance(tmp_path):
+    class Scales(Net):
+        def forward(self, x):
+            y = super().forward(x)
+            return y, y.exp() * 1e6
+
+    bundle = export(Scales(), X, tmp_path / "bundle", axes=AXES)
+    tolerance = rnn_runtime._bundle.Bundle.open(bundle.path).tolerance
+    assert tolerance["output_0"] == 1e-5 and tolerance["output_1"] <= 1e-4
+
+
+def test_sizes_that_eager_refuses_are_told(tmp_path):
+    class Table(Net):
+        def forward(self, x):
+            if x.shape[1] > 20:
+                raise ValueError("a table of 20 steps")
+            return super().forward(x)
+
+    bundle = export(Table(), X, tmp_path / "bundle", axes=AXES)
+    assert {sizes["sequence"] for sizes in bundle.refused} == {64}
+    manifest = rnn_runtime._bundle.Bundle.open(bundle.path).manifest
+    assert manifest["verified"]["refused_by_eager"] == bundle.refused
 
 
 # Writing.
@@ -419,13 +633,72 @@ def test_a_bundle_is_replaced_only_when_asked(tmp_path):
 
 
 def test_other_folders_and_files_are_never_replaced(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for name in ("mine", "app"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("years of work")
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "my web app"}')
     (tmp_path / "file").write_text("x")
-    for name in ("mine", "file"):
+    for name in ("mine", "app", "file"):
         with pytest.raises(InputError, match="is no bundle: rnn-export never writes over other things"):
             export(nn.GRU(5, 4), X, tmp_path / name, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_bundle_with_other_files_in_it_is_not_replaced(tmp_path):
+    bundle = export(nn.GRU(5, 4), X, tmp_path / "bundle")
+    (bundle.path / "notes.md").write_text("mine")
+    with pytest.raises(InputError, match=r"holds a bundle and also notes\.md"):
+        export(nn.GRU(5, 7), X, tmp_path / "bundle", overwrite=True)
+    assert (bundle.path / "notes.md").read_text() == "mine"
+
+
+def test_what_comes_to_the_folder_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    seal = _export.seal
+
+    def meanwhile(*arguments):
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "thesis.txt").write_text("years of work")
+        seal(*arguments)
+
+    monkeypatch.setattr(_export, "seal", meanwhile)
+    with pytest.raises(InputError, match="is no bundle"):
+        export(nn.GRU(5, 4), X, tmp_path / "bundle")
+    assert names(tmp_path) == ["bundle"]
+    assert (tmp_path / "bundle" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    export(nn.GRU(5, 4), X, tmp_path / "bundle")
+    (tmp_path / "link").symlink_to(tmp_path / "bundle")
+    second = export(nn.GRU(5, 7), X, tmp_path / "link", overwrite=True)
+    assert rnn_runtime.load(tmp_path / "bundle").signature == second.signature
+    assert names(tmp_path) == ["bundle", "link"] and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("path", ["file/bundle", "x" * 300])
+def test_a_path_that_cannot_be_written_is_refused(tmp_path, path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        export(nn.GRU(5, 4), X, tmp_path / path)
+
+
+def test_weights_beyond_one_file_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("rnn_export._lower.onnx.LARGEST", 0)
+    bundle = export(nn.GRU(5, 64), X, tmp_path / "bundle", formats=["onnx"])
+    assert "model.onnx.data" in names(bundle.path)
+    assert rnn_runtime.load(bundle).check().passed
+    data = bundle.path / "model.onnx.data"
+    data.write_bytes(bytes(len(data.read_bytes())))
+    with pytest.raises(rnn_runtime.BundleError, match="SHA-256"):
+        rnn_runtime.load(bundle)
+
+
+def test_exports_of_several_threads_do_not_disturb_each_other(tmp_path):
+    expected = nn.RNNBase.get_expected_hidden_size
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda k: export(nn.GRU(5, 4 + k), X, tmp_path / str(k), formats=["onnx"]), range(3)))
+    assert [bundle.layers[0].hidden_size for bundle in done] == [4, 5, 6]
+    assert nn.RNNBase.get_expected_hidden_size is expected
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
@@ -450,6 +723,6 @@ def test_a_bundle_has_the_permissions_of_any_new_folder(tmp_path):
 
 
 def test_one_format_alone_can_be_written(tmp_path):
-    for format, file in (("onnx", "model.onnx"), ("torchscript", "model.pt")):
+    for format, file in (("onnx", "model.onnx"), ("torchscript", "model.pt"), ("pt2", "model.pt2")):
         bundle = export(nn.GRU(5, 4), X, tmp_path / format, formats=[format])
         assert names(bundle.path) == sorted(["golden.npz", "manifest.json", file])

@@ -12,7 +12,7 @@ import rnn_models
 from rnn_export import BundleError, DeviceError, ExportError, InputError, export, verify
 
 
-@pytest.mark.parametrize("name", rnn_models.names())
+@pytest.mark.parametrize("name", [n for n in rnn_models.names() if rnn_models.get(n).formats is None])
 def test_a_bundle_verifies_against_its_own_model(bundles, name):
     report = verify(rnn_models.get(name).model(), bundles[name])
     assert report.passed

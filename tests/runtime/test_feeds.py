@@ -153,6 +153,13 @@ def test_lengths_out_of_range(lengths: Any) -> None:
     assert f"lengths[{row}] is {np.asarray(lengths).flat[row]}; a length is 2 to 5, the size of 'sequence'" in text
 
 
+def test_a_model_whose_longest_row_fills_the_axis_says_so() -> None:
+    full = Signature((X, LENGTHS, H_0), (H_N,), STATES, LengthsSpec("lengths", "sequence", full=True))
+    assert make(full, x(5), lengths=[2, 5])["lengths"].tolist() == [2, 5]
+    text = refused(full, x(5), lengths=[2, 4])
+    assert "the largest of 'lengths' is 4; this model needs one row that fills 'sequence', of size 5" in text
+
+
 def test_many_lengths_out_of_range_are_cut_short() -> None:
     text = refused(PACKED, x(5, batch=9), lengths=[9] * 9)
     assert "lengths[4] is 9 and 4 more" in text

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -111,6 +111,9 @@ def capture(
         program, prepared.names, prepared.axes, output_paths, output_names, lengths, state, prepared.flat.lifted
     )
     sampler = Sampler.of(signature, prepared.flat.inputs.example)
+    if signature.lengths is not None and _needs_full_lengths(prepared, sampler):
+        signature = replace(signature, lengths=replace(signature.lengths, full=True))
+        sampler = replace(sampler, full_lengths=True)
     return Captured(**vars(prepared), program=program, signature=signature, layers=layers, sampler=sampler)
 
 
@@ -168,6 +171,19 @@ def _lift(flat: Flat, names: list[str], axes: axis_map.Axes, sizes: dict[str, in
             raise InputError(f"the lifted state {slot.input!r} has the name of an input: rename that with input_names")
         names.append(slot.input)
         axes[slot.input] = {1: slot.batch} if isinstance(slot.batch, str) else {}
+
+
+def _needs_full_lengths(prepared: Prepared, sampler: Sampler) -> bool:
+    """Whether eager PyTorch refuses lengths that all end before the padding does, as where packed meets padded data."""
+
+    def takes(sampler: Sampler) -> bool:
+        with contextlib.suppress(*REFUSED), quiet(), torch.no_grad():
+            prepared.flat(*sampler.draw(prepared.sizes, seed=0))
+            return True
+        return False
+
+    short = replace(sampler, sorted_lengths=True, short_lengths=True)
+    return not takes(short) and takes(replace(sampler, sorted_lengths=True, full_lengths=True))
 
 
 def _run_twice(prepared: Prepared) -> list[tree.Path]:

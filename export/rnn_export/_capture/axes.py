@@ -31,6 +31,13 @@ def named(
         if len(input_names) != len(names) or len(set(input_names)) != len(names):
             raise InputError(f"input_names is {list(input_names)}; the inputs are {names}: give each its own name")
         names = list(input_names)
+    if axes is not None and not isinstance(axes, Mapping):
+        raise InputError(f"axes is {axes!r}: give a dict of input -> dimension -> axis name")
+    if not names:
+        raise InputError("the example inputs hold no tensor: give a tensor, a tuple of forward's arguments, or a dict")
+    empty = [name for name, tensor in zip(names, flat.inputs.example, strict=True) if tensor.numel() == 0]
+    if empty:
+        raise InputError(f"the example of {empty[0]!r} is empty: give sizes of 1 or more")
     given = dict(axes or {})
     unknown = [name for name in given if name not in names]
     nested = [k for k, name in enumerate(names) if name in flat.inputs.nested and name not in given]

@@ -14,7 +14,7 @@ from rnn_runtime import InputError, LengthsSpec, Signature, StateSpec, TensorSpe
 from .._errors import ExportError
 from . import leaves, states, tree
 from .axes import Axes
-from .graph import Layer, layers, origins, user_inputs, user_outputs
+from .graph import Layer, arguments, layers, origins, user_inputs, user_outputs
 from .lift import Slot
 
 State = str | Mapping[str, str]
@@ -36,7 +36,7 @@ def describe(
         InputError: `output_names`, `lengths` or `state` do not fit the model.
         ExportError: explicit state was asked for and there is none.
     """
-    found = _lengths(program)
+    found = _lengths(program, names)
     _check_lengths(lengths, names, None if found is None else names[found[0]])
     axis_names = _AxisNames(program, names, axes, None if found is None else names[found[0]])
     pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in lifted}
@@ -59,30 +59,43 @@ def describe(
         dtypes = [str(node.meta["val"].dtype).removeprefix("torch.") for node in nodes]
         return tuple(TensorSpec(*spec) for spec in zip(names, dtypes, map(axis_names, nodes), strict=True))
 
+    spec = None if found is None else LengthsSpec(names[found[0]], str(axis_names(found[1])[0]))
     signature = Signature(
         inputs=specs(names, user_inputs(program)),
         outputs=specs(outputs, user_outputs(program)),
         states=tuple(StateSpec(names[i], outputs[j]) for i, j in pairs.items()),
-        lengths=None if found is None else LengthsSpec(names[found[0]], str(axis_names(found[1])[0])),
+        lengths=spec if spec is not None and spec.axis in axis_names.declared else None,
     )
     return signature, layers(program, axis_names)
 
 
-def _lengths(program: ExportedProgram) -> tuple[int, fx.Node] | None:
-    """The input that a packed sequence takes its lengths from: (its position, the padded data)."""
+def _lengths(program: ExportedProgram, names: Sequence[str]) -> tuple[int, fx.Node] | None:
+    """The input that packed sequences take their lengths from: (its position, the padded data)."""
     inputs = user_inputs(program)
+    found: dict[int, fx.Node] = {}
     for node in program.graph.nodes:
-        if node.target is leaves.pack:
-            data, lengths = node.args
-            found = [source for source in inputs if source in origins(lengths) and _is_integers(source)]
-            if len(found) == 1:
-                if not isinstance(found[0].meta["val"].shape[0], torch.SymInt):
-                    raise InputError(
-                        "the input that holds the lengths has a fixed number of rows: name its dimension 0 in axes, "
-                        "as the batch of what is packed"
-                    )
-                return inputs.index(found[0]), data
+        if node.target is leaves.pack and (source := _source(node, inputs)) is not None:
+            found.setdefault(inputs.index(source), node.args[0])
+    if len(found) > 1:
+        raise ExportError(
+            f"sequences are packed by {len(found)} inputs, {[names[i] for i in found]}; a bundle has one input "
+            "of lengths: export the parts that use them as models of their own"
+        )
+    for position, data in found.items():
+        if not isinstance(inputs[position].meta["val"].shape[0], torch.SymInt):
+            raise InputError(
+                f"{names[position]!r} holds the lengths and has a fixed number of rows: name its dimension 0 in axes, "
+                "as the batch of what is packed"
+            )
+        return position, data
     return None
+
+
+def _source(pack: fx.Node, inputs: Sequence[fx.Node]) -> fx.Node | None:
+    """The input that holds the lengths of a packed sequence, where one does as it is."""
+    way = origins(arguments(pack)[1])
+    found = [source for source in inputs if source in way and _is_integers(source)]
+    return found[0] if len(found) == 1 else None
 
 
 def _is_integers(node: fx.Node) -> bool:
@@ -166,12 +179,16 @@ class _AxisNames:
 
     def __init__(self, program: ExportedProgram, names: Sequence[str], axes: Axes, lengths: str | None) -> None:
         self._names: dict[Any, str] = {}
+        self.declared = {axis for dimensions in axes.values() for axis in dimensions.values()}
         for name, node in zip(names, user_inputs(program), strict=True):
             for dim, axis in axes[name].items():
                 self._add(node.meta["val"].shape[dim], axis)
-        for node in program.graph.nodes:
-            if node.target is leaves.pack and lengths is not None:
-                self._add(node.meta["val"].shape[0], f"max({lengths})")
+        packs = [node for node in program.graph.nodes if node.target is leaves.pack]
+        for k, node in enumerate(packs, 1):
+            own = lengths is not None and _source(node, user_inputs(program)) is not None
+            size = node.meta["val"].shape[0]
+            if isinstance(size, torch.SymInt):  # where packed data meets padded, it is the whole axis
+                self._names.setdefault(size.node.expr, f"max({lengths})" if own else f"packed_{k}")
 
     def _add(self, size: Any, name: str) -> None:
         if not isinstance(size, torch.SymInt):
@@ -192,4 +209,8 @@ class _AxisNames:
         if expression.is_number:
             return int(expression)
         symbol = type(next(iter(expression.free_symbols)))
+        for unknown in sorted(expression.free_symbols - set(self._names), key=str):
+            self._names[unknown] = f"size_{len(self._names)}"  # depends on values, so that no input has it
+        if expression in self._names:
+            return self._names[expression]
         return str(expression.subs({old: symbol(name) for old, name in self._names.items()})).replace(" ", "")

@@ -24,6 +24,7 @@ class Sampler:
         lengths: the input that holds lengths and the axis they count along, once known.
         sorted_lengths: longest first, as enforce_sorted=True wants them.
         full_lengths: the longest length is the whole axis, as a model needs that adds packed to padded data.
+        short_lengths: the longest length is always below the axis; else in half of the draws.
         normal: inputs drawn from a normal distribution whatever the example holds (initial states, whose example is
             zeros).
     """
@@ -34,6 +35,7 @@ class Sampler:
     lengths: tuple[str, str] | None = None
     sorted_lengths: bool = False
     full_lengths: bool = False
+    short_lengths: bool = False
     normal: frozenset[str] = frozenset()
 
     @classmethod
@@ -47,6 +49,7 @@ class Sampler:
             },
             example=example,
             lengths=(signature.lengths.input, signature.lengths.axis) if signature.lengths else None,
+            full_lengths=signature.lengths is not None and signature.lengths.full,
             normal=frozenset(state.input for state in signature.states),
         )
 
@@ -75,7 +78,8 @@ class Sampler:
 
     def _lengths(self, batch: int, longest: int, generator: torch.Generator) -> Tensor:
         # Half of the draws leave the last steps of every row empty: PyTorch then returns fewer steps than it was given.
-        if longest > 1 and not self.full_lengths and bool(torch.randint(0, 2, (), generator=generator)):
+        short = self.short_lengths or bool(torch.randint(0, 2, (), generator=generator))
+        if longest > 1 and short and not self.full_lengths:
             longest -= 1
         lengths = torch.randint(1, longest + 1, (batch,), generator=generator)
         lengths[int(torch.randint(0, batch, (), generator=generator))] = longest

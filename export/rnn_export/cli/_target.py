@@ -17,9 +17,9 @@ from .._versions import require_installed
 if TYPE_CHECKING:
     from torch import nn
 
-HELP = """TARGET is a built-in model (hello, hello-batch-first, lstm, gru, tagger, charlm, forecaster) or
-package.module:factory. The factory returns a bare nn.RNN, nn.LSTM or nn.GRU, or a dict of the arguments of
-rnn_export.export: model, example_inputs, axes and so on."""
+HELP = """TARGET is a built-in model (hello, hello-batch-first, lstm, gru, tagger, charlm, forecaster, layer-norm-lstm,
+peephole-lstm, min-gru, attention-decoder) or package.module:factory. The factory returns a bare nn.RNN, nn.LSTM or
+nn.GRU, or a dict of the arguments of rnn_export.export: model, example_inputs, axes and so on."""
 
 
 def arguments(target: str, weights: Path | None) -> dict[str, Any]:

@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rnn_runtime import Signature
+    from rnn_runtime._bundle import Bundle
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE holds: signature, layers, operators, versions, what was verified. Checks every file's hash."""
+    """Show what BUNDLE, a folder or a bare .onnx file, holds.
+
+    Of a folder every file's hash is checked.
+    """
+    from rnn_runtime import BundleError, load
     from rnn_runtime._bundle import Bundle
 
+    if bundle.is_file():
+        _signature(load(bundle).signature)
+        return
     opened = Bundle.open(bundle)
     opened.verify_files()
     manifest = opened.manifest
     if as_json:
         click.echo(json.dumps(manifest, indent=2))
         return
-    signature = opened.signature
+    _signature(opened.signature)
+    try:
+        _contents(opened)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BundleError(
+            f"the manifest of {bundle} is damaged ({type(error).__name__}: {error}): export the model again"
+        ) from None
+
+
+def _signature(signature: Signature) -> None:
     states = {state.input: state.output for state in signature.states}
     click.echo("inputs")
     for spec in signature.inputs:
@@ -32,6 +53,10 @@ def inspect(bundle: Path, as_json: bool) -> None:
     click.echo("outputs")
     for spec in signature.outputs:
         click.echo(f"  {spec}")
+
+
+def _contents(opened: Bundle) -> None:
+    manifest = opened.manifest
     click.echo("recurrent layers")
     for layer in manifest["layers"]:
         words = [layer["operator"], f"hidden_size {layer['hidden_size']}"]

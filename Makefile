@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 RUNTIME_VENV := .venv-runtime
+LATEST_VENV := .venv-latest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime lint clean
+.PHONY: help demo test test-runtime conformance conformance-latest lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## export the seeded RNN to build/hello and print how its backends agree with PyTorch
 	$(VENV)/bin/rnn-export export hello -o build/hello --overwrite
@@ -21,13 +22,24 @@ test-runtime: $(RUNTIME_VENV)/.installed ## run the runtime's tests where PyTorc
 	$(RUNTIME_VENV)/bin/rnn-export --help
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
 
+conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
+	$(VENV)/bin/python tests/conformance/run.py
+
+SAMPLE ?= 1440
+conformance-latest: ## run SAMPLE=N of it with the newest versions there are, and write docs/conformance-latest.md
+	test -x $(LATEST_VENV)/bin/python || $(PYTHON) -m venv $(LATEST_VENV)
+	$(LATEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(LATEST_VENV)/bin/python -m pip install --quiet --upgrade --editable ".[cpu,export]"
+	$(LATEST_VENV)/bin/python tests/conformance/run.py --parts ours --sample $(SAMPLE) \
+		--results build/conformance-latest.json --output docs/conformance-latest.md
+
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.

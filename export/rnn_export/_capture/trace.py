@@ -1,0 +1,111 @@
+"""The trace: torch.export under the capture's function mode, at two sizes; and what it refuses, in the user's terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from .._errors import ExportError
+from .._quiet import quiet
+from . import axes as axis_map
+from . import fixed
+from .mode import Capture
+from .prepare import Prepared
+from .sample import Sampler
+
+
+def trace(prepared: Prepared) -> ExportedProgram:
+    """The captured program; traced at two sizes, which have to give the same one.
+
+    Raises:
+        ExportError: the model cannot be traced, or what it does depends on the traced sizes.
+    """
+    program = _trace_once(prepared, prepared.traced)
+    larger = {axis: 2 * size for axis, size in prepared.sizes.items()}  # twice keeps what has to be even
+    again = _trace_once(prepared, Sampler(prepared.names, prepared.axes, prepared.traced).draw(larger, seed=0))
+    for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
+        if node is None or other is None or _literals(node) != _literals(other):
+            found = node if node is not None else other
+            code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', found.meta.get("stack_trace") or "")
+            where = f": `{code[3].strip()}` ({code[1]}:{code[2]})" if code else ""
+            raise ExportError(
+                f"what the model computes depends on the traced sizes ({prepared.sizes}, then {larger}){where}. Use "
+                "sizes of tensors only in tensor operations, or leave the axis out of `axes`"
+            )
+    return program
+
+
+def _literals(node: torch.fx.Node) -> tuple[str, str]:
+    """A node's operator and the plain values among its arguments."""
+    plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda _: None)
+    return str(node.target) if node.op == "call_function" else node.op, str(plain)
+
+
+def _trace_once(prepared: Prepared, inputs: Sequence[Tensor]) -> ExportedProgram:
+    flat, names, axes = prepared.flat, prepared.names, prepared.axes
+    dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
+    places: list[fixed.Place] = []
+    hook = flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes))
+    try:
+        with quiet(), torch.no_grad(), fixed.watching(flat) as places, Capture():
+            return torch.export.export(flat, tuple(inputs), dynamic_shapes={"flat": dynamic}, strict=False)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise _refusal(error, prepared, inputs, places) from error
+    finally:
+        hook.remove()
+
+
+def _unify(inputs: tuple[Tensor, ...], names: list[str], axes: axis_map.Axes) -> None:
+    """Tell the tracer that axes of one name have one size."""
+    seen: dict[str, Any] = {}
+    for name, tensor in zip(names, inputs, strict=True):
+        for dim, axis in axes[name].items():
+            torch._check(tensor.shape[dim] == seen.setdefault(axis, tensor.shape[dim]))
+
+
+def _refusal(
+    error: Exception, prepared: Prepared, inputs: Sequence[Tensor], places: Sequence[fixed.Place]
+) -> ExportError:
+    """torch.export's error in the user's terms: inputs and axes by name, and the line of code that it points to."""
+    text = str(error)
+    names, axes = prepared.names, prepared.axes
+    found = re.findall(r"\['flat'\]\[(\d+)\]\.size\(\)\[(\d+)\].*?constant \((\d+)\)", text)
+    if found:
+        parts = [(names[int(i)], axes[names[int(i)]][int(dim)], int(size)) for i, dim, size in found]
+        said = "; ".join(f"{axis!r} of {name!r} became {size}" for name, axis, size in parts)
+        sizes = {size for _, _, size in parts}
+        loops = list(dict.fromkeys(str(place) for place in places if place.size in sizes))
+        if loops:
+            return ExportError(
+                f"the model fixes an axis to the traced size: {said}, by {'; '.join(loops[:3])}. A Python loop over an "
+                "axis is unrolled when it is traced: let a recurrent layer run over it, write the loop with "
+                "rnn_export.scan, or leave the axis out of `axes`"
+            )
+        fixed_elsewhere = [
+            f"{name!r} has dimension {dim} of that size with no name"
+            for name, tensor in zip(names, inputs, strict=True)
+            for dim, size in enumerate(tensor.shape)
+            if size in sizes and dim not in axes[name]
+        ]
+        hint = "; ".join(fixed_elsewhere) or "a size is used as a plain number, or an operator needs it fixed"
+        return ExportError(
+            f"the model fixes an axis to the traced size: {said}. {hint}: name it in `axes` too, or leave the axis out"
+        )
+    code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', text)
+    where = f" (`{code[3].strip()}`, {code[1]}:{code[2]})" if code else ""
+    if "data-dependent" in text:
+        return ExportError(
+            f"the model decides by the value of a tensor{where}, and a graph has one way: compute both and choose with "
+            "torch.where, or take the decision out of the model"
+        )
+    return ExportError(
+        f"the model cannot be captured{where}: {type(error).__name__}: {text.strip().partition(chr(10))[0]}"
+    )

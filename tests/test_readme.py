@@ -9,11 +9,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
 MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(python|console)\n(.*?)```", README, re.DOTALL)
 
@@ -63,6 +65,19 @@ def test_the_examples_run_in_the_order_of_the_readme(tmp_path, monkeypatch, caps
             seen.append(arguments[1])
     assert seen == ["export", "python", "python", "export", "run", "verify"]
     assert "torch" not in capsys.readouterr().err
+
+
+def test_the_examples_of_the_guide_run_in_its_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    assert len(blocks) == 3
+    scope = {"__name__": "guide"}
+    for block in blocks:
+        exec(compile(block, "models.md", "exec"), scope)
+    # The chunks of the second, put together, are the whole.
+    detector = scope["rnn_runtime"].load("build/detector")
+    whole = detector.run(scope["x"])["output"]
+    np.testing.assert_allclose(np.concatenate(scope["outputs"], 1), whole, atol=1e-6)
 
 
 def test_the_mask_hides_errors_and_nothing_else():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -20,8 +21,9 @@ def named(
 ) -> tuple[list[str], Axes]:
     """The inputs' names and the dynamic axes of each.
 
-    Inputs inside one nested argument take the axis map's own names, in order, where its keys are not arguments
-    themselves: axes={"x": ..., "h": ..., "c": ...} names the parts of forward(x, (h, c)).
+    Keys of the axis map that are no arguments name the inputs that it leaves out, in order, where there are as many:
+    axes={"x": ..., "h": ..., "c": ...} names the parts of forward(x, (h, c)). A key close to an input's name is taken
+    for a slip.
 
     Raises:
         InputError: an unknown input or dimension, a name that is no word, or a wrong number of names.
@@ -40,12 +42,18 @@ def named(
         raise InputError(f"the example of {empty[0]!r} is empty: give sizes of 1 or more")
     given = dict(axes or {})
     unknown = [name for name in given if name not in names]
-    nested = [k for k, name in enumerate(names) if name in flat.inputs.nested and name not in given]
-    if unknown and input_names is None and len(unknown) == len(nested):
-        for k, name in zip(nested, unknown, strict=True):
+    free = [k for k, name in enumerate(names) if name not in given]
+    close = [
+        f"{name!r} (did you mean {match[0]!r}?)"
+        for name in unknown
+        if (match := difflib.get_close_matches(name, [names[k] for k in free], n=1))
+    ]
+    if unknown and input_names is None and len(unknown) == len(free) and not close:
+        for k, name in zip(free, unknown, strict=True):
             names[k] = name
     elif unknown:
-        raise InputError(f"axes names {unknown}, but the inputs are {names}: use those names, or give input_names")
+        said = ", ".join(close or map(repr, unknown))
+        raise InputError(f"axes names {said}, but the inputs are {names}: use those names, or give input_names")
     result: Axes = {}
     for name, example in zip(names, flat.inputs.example, strict=True):
         result[name] = _dimensions(name, example, given.get(name, {}))

@@ -153,7 +153,7 @@ def _pack(x: Tensor, lengths: Tensor) -> Tensor:
 
 @_pack.register_fake
 def _(x: Tensor, lengths: Tensor) -> Tensor:
-    steps = torch.library.get_ctx().new_dynamic_size()
+    steps = torch.library.get_ctx().new_dynamic_size(min=1)
     torch._check(steps <= x.shape[0])
     return x.new_empty(steps, *x.shape[1:])
 

@@ -30,13 +30,11 @@ class Inputs:
         call: forward's arguments, nested, with the example tensors in them.
         names: a name for each tensor, in order.
         example: the tensors, in the same order.
-        nested: those names that stand for a part of an argument.
     """
 
     call: inspect.BoundArguments
     names: list[str]
     example: list[Tensor]
-    nested: frozenset[str]
 
 
 class Flat(nn.Module):
@@ -99,8 +97,7 @@ def flat_model(model: nn.Module, example_inputs: Any) -> Flat:
     )
     flat = tree.tensors(dict(call.arguments), "the example input ", constants=True)
     names = tree.names([_short(path, call) for path, _ in flat], "input")
-    nested = frozenset(name for name, (path, _) in zip(names, flat, strict=True) if len(path) > 1)
-    return Flat(private_copy(model), Inputs(call, names, [tensor for _, tensor in flat], nested)).eval()
+    return Flat(private_copy(model), Inputs(call, names, [tensor for _, tensor in flat])).eval()
 
 
 def _bind(model: nn.Module, example_inputs: Any) -> inspect.BoundArguments:

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnn_runtime import BundleError, InputError, Report, _golden
-from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST, Bundle
+from rnn_runtime import InputError, Report, _golden
+from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST
 
 from ._capture import Captured
 from ._compare import bundle_tolerance
@@ -33,12 +33,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             return
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}. Choose another folder") from None
-    try:
-        known = {MANIFEST, *Bundle.open(path).files}
-    except BundleError:
+    known = _listed(path)
+    if known is None:
         raise InputError(
             f"{path} is there and is no bundle: rnn-export never writes over other things. Choose another folder"
-        ) from None
+        )
     if not overwrite:
         raise InputError(
             f"{path} already holds a bundle: pass overwrite=True (--overwrite) to replace it, or choose another folder"
@@ -49,6 +48,16 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             f"{path} holds a bundle and also {', '.join(others)}, which rnn-export did not write and will not remove: "
             "move that away, or choose another folder"
         )
+
+
+def _listed(path: Path) -> set[str] | None:
+    """The files that a bundle in `path` says it has, whatever version wrote it; None where there is no bundle."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        is_bundle = isinstance(manifest["format_version"], int) and isinstance(manifest["signature"], dict)
+        return {MANIFEST, *map(str, manifest["files"])} if is_bundle else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @contextmanager

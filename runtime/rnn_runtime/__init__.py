@@ -5,6 +5,8 @@ import rnn_runtime
 model = rnn_runtime.load("build/hello")  # a bundle folder, or a bare .onnx file
 result = model.run(x)  # result["output"], result.state
 result = model.run(y, state=result.state)  # goes on where x ended
+stream = model.stream(batch=1)
+y = stream.push(chunk)  # chunk after chunk, the state carried
 model.check()  # replays the recorded inputs and outputs
 """
 
@@ -13,6 +15,7 @@ from ._model import Model, load
 from ._report import Report, Row
 from ._result import Result
 from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
+from ._stream import Stream
 
 __version__ = "0.1.0"
 
@@ -30,6 +33,7 @@ __all__ = [
     "Row",
     "Signature",
     "StateSpec",
+    "Stream",
     "TensorSpec",
     "load",
 ]

@@ -16,6 +16,7 @@ from ._errors import BundleError, Error, InputError, MismatchError
 from ._report import Report, Row, compare
 from ._result import Result
 from ._signature import Signature
+from ._stream import Stream
 
 
 def load(path: str | Path, device: str = "cpu", threads: int | None = None) -> Model:
@@ -105,6 +106,14 @@ class Model:
                 "model's range, such as an unknown id, or the model fixes a size; rnn-export verify tells"
             ) from None
         return Result(self.signature, arrays)
+
+    def stream(self, batch: int = 1) -> Stream:
+        """A stream of `batch` sequences that arrive in chunks; its state begins as zeros and is carried.
+
+        Raises:
+            InputError: the model has no state, or `batch` is not a number of sequences.
+        """
+        return Stream(self, self._session, batch)
 
     def example(self) -> dict[str, NDArray[Any]]:
         """The inputs of the first recorded run, by name: the example that the model was exported with.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -651,6 +652,14 @@ def test_other_folders_and_files_are_never_replaced(tmp_path):
         with pytest.raises(InputError, match="is no bundle: rnn-export never writes over other things"):
             export(nn.GRU(5, 4), X, tmp_path / name, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_bundle_of_another_version_is_replaced(tmp_path):
+    bundle = export(nn.GRU(5, 4), X, tmp_path / "bundle")
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
+    export(nn.GRU(5, 4), X, tmp_path / "bundle", overwrite=True)
+    assert rnn_runtime.load(bundle).check().passed
 
 
 def test_a_bundle_with_other_files_in_it_is_not_replaced(tmp_path):

@@ -23,6 +23,9 @@ EAGER_FACTOR = 4
 """A backend may also be this many times as far off as eager PyTorch in the model's own precision: where eager itself is
 that far off, another order of summation is no defect."""
 
+MOST = 100
+"""And at most this many times the tolerance: beyond, a comparison says nothing about an output."""
+
 
 def compare(cases: Sequence[Case], backends: Iterable[Backend], tolerance: float | None = None) -> Report:
     """All outputs of all backends on all cases; the eager model's own error is the first backend's.
@@ -63,7 +66,7 @@ def bundle_tolerance(golden: Sequence[Case], tolerance: float | None) -> dict[st
         for name, want in case.want.items():
             allowed, own = _allowed(case, name, tolerance)
             scale = own.bound / allowed if allowed else 1.0
-            floor = EAGER_FACTOR * own.error / scale if tolerance is None else 0.0
+            floor = min(EAGER_FACTOR * own.error / scale, MOST * allowed) if tolerance is None else 0.0
             found[name] = max(found.get(name, 0.0), allowed, floor if want.dtype.kind == "f" else 0.0)
     return found
 
@@ -86,7 +89,8 @@ def _rows(backend: str, case: Case, got: dict[str, np.ndarray], tolerance: float
             )
             continue
         found = difference(got[name].astype(want.dtype), want, allowed)
-        bound = found.bound if tolerance is not None else max(found.bound, EAGER_FACTOR * own.error)
+        widened = min(EAGER_FACTOR * own.error, MOST * found.bound)
+        bound = found.bound if tolerance is not None else max(found.bound, widened)
         rows.append(
             Row(
                 backend=backend,

@@ -32,7 +32,8 @@ def scan(
         The last state, and the outputs stacked along a new first axis.
 
     Raises:
-        ValueError: `xs` holds no tensor or no step, or its tensors differ in their number of steps.
+        ValueError: `xs` holds no tensor or no step, its tensors differ in their number of steps, or a step changes the
+            structure, a shape or a dtype of the state.
         ExportError: TorchScript is being traced, which would unroll the loop.
     """
     leaves = pytree.tree_leaves(xs)
@@ -51,11 +52,28 @@ def scan(
     (length,) = steps
     state, outputs = initial_state, []
     for t in reversed(range(length)) if reverse else range(length):
-        state, output = step(state, pytree.tree_map(lambda x, t=t: x[t], xs))
+        new, output = step(state, pytree.tree_map(lambda x, t=t: x[t], xs))
+        state = _like(initial_state, new)
         outputs.append(output)
     if reverse:
         outputs.reverse()
     return state, pytree.tree_map(lambda *values: torch.stack(values), *outputs)
+
+
+def _like(initial: Any, new: Any) -> Any:
+    """The new state in the structure of the initial one. Raises ValueError where it is another state."""
+    if isinstance(initial, dict) and isinstance(new, dict) and initial.keys() == new.keys():
+        return {key: _like(initial[key], new[key]) for key in initial}
+    if isinstance(initial, tuple | list) and isinstance(new, tuple | list) and len(initial) == len(new):
+        return type(initial)([_like(a, b) for a, b in zip(initial, new, strict=True)])
+    if isinstance(initial, Tensor) and isinstance(new, Tensor):
+        if initial.shape == new.shape and initial.dtype == new.dtype:
+            return new
+        raise ValueError(
+            f"scan: a step turns a state of {initial.dtype} {tuple(initial.shape)} into one of {new.dtype} "
+            f"{tuple(new.shape)}; shape and dtype have to stay"
+        )
+    raise ValueError("scan: a step returns a state of another structure than the initial one, or one that is no tensor")
 
 
 def _exported(
@@ -67,8 +85,8 @@ def _exported(
         return pytree.tree_map(torch.clone, value)
 
     def combine(state: Any, x: Any) -> tuple[Any, Any]:
-        state, output = step(state, x)
-        return own(state), own(output)
+        new, output = step(state, x)
+        return own(_like(initial_state, new)), own(output)
 
     last, outputs = _higher_order_scan(combine, own(initial_state), own(xs), dim=0, reverse=reverse)
     return last, outputs

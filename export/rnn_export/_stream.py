@@ -55,15 +55,46 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
                     f"step {split} of {STEPS}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
                     "enough. Use state='none'"
                 )
+    if captured.signature.lengths is not None:
+        _require_rows_in_place(captured, reference, axis)
     if not tried:
         raise ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
 
 
+def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) -> None:
+    """See that each row of the lifted state belongs to the same row of the input, whatever the lengths.
+
+    A model that sorts its rows by length itself, before it packs them, gives the states in that order.
+    """
+    lengths = captured.signature.lengths
+    assert lengths is not None
+    batch = captured.signature.input(lengths.input).axes[0]
+    inputs = reference.draw({**captured.sizes, axis: STEPS, str(batch): 3}, seed=0)
+    inputs |= {name: torch.zeros_like(inputs[name]) for name in reference.states}
+    inputs[lengths.input] = torch.tensor([3, STEPS, 7]).to(inputs[lengths.input].dtype)
+    try:
+        with torch.no_grad():
+            together = reference.float64(inputs)
+            for row in range(3):
+                one = dict(inputs)
+                for spec in captured.signature.inputs:
+                    if batch in spec.axes:
+                        one[spec.name] = inputs[spec.name].narrow(spec.axes.index(batch), row, 1)
+                own = int(inputs[lengths.input][row])
+                alone = reference.float64(_piece(captured, one, axis, 0, own))
+                for slot in captured.flat.lifted:
+                    if not _equal(together[slot.output].narrow(1, row, 1), alone[slot.output]):
+                        raise ExportError(
+                            f"state='lift', but the rows of {slot.output!r} are not in the order of the input's: the "
+                            "model orders rows by itself before it packs them. Use enforce_sorted=False instead"
+                        )
+    except REFUSED:
+        return  # it takes sorted lengths alone, and so leaves the rows where they are
+
+
 def _axis(captured: Captured) -> str:
     """The axis of the inputs that the lifted layers run over."""
-    lengths = captured.signature.lengths
-    padded = {f"max({lengths.input})": lengths.axis} if lengths else {}
-    found = {padded.get(layer.axis, layer.axis) for layer in captured.layers}
+    found = {layer.axis for layer in captured.layers}
     declared = set(captured.sizes)
     if len(found) != 1 or not found <= declared:
         raise ExportError(

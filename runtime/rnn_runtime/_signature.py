@@ -90,6 +90,10 @@ class Signature:
         """The graph input of this name (KeyError if there is none)."""
         return {spec.name: spec for spec in self.inputs}[name]
 
+    def output(self, name: str) -> TensorSpec:
+        """The graph output of this name (KeyError if there is none)."""
+        return {spec.name: spec for spec in self.outputs}[name]
+
     @property
     def data_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that are neither state nor lengths: what a caller gives to each run."""

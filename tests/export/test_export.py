@@ -257,6 +257,78 @@ def test_explicit_state_is_an_error_where_there_is_none(tmp_path):
     assert names(tmp_path) == []
 
 
+class Masked(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.gru = how, nn.GRU(5, 4, batch_first=True)
+
+    def forward(self, x, keep, h):
+        match self.how:
+            case "product":
+                h = h * keep
+            case "where":
+                h = torch.where(keep > 0, h, torch.zeros_like(h))
+            case "filled":
+                h = h.masked_fill(keep == 0, 0.0)
+            case "dropout":
+                h = torch.dropout(h, 0.5, self.training)
+        y, h = self.gru(x, h)
+        return y, h
+
+
+@pytest.mark.parametrize(("how", "pairs"), [("where", 1), ("filled", 1), ("dropout", 1), ("product", 0)])
+def test_a_mask_is_not_taken_for_the_state(tmp_path, how, pairs):
+    ones = torch.ones(1, 3, 4)
+    axes = {**AXES, "keep": {1: "batch"}, "h": {1: "batch"}}
+    signature = export(Masked(how).eval(), (X, ones, torch.zeros(1, 3, 4)), tmp_path / "b", axes=axes).signature
+    assert [(state.input, state.output) for state in signature.states] == [("h", "h_n")] * pairs
+
+
+def test_half_of_a_state_is_not_the_state(tmp_path):
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(5, 4, batch_first=True)
+
+        def forward(self, x, h):
+            y, h = self.gru(x, h)
+            return y, h * 0.5
+
+    axes = {**AXES, "h": {1: "batch"}}
+    assert export(Halves(), (X, torch.zeros(1, 3, 4)), tmp_path / "b", axes=axes).signature.states == ()
+
+
+def test_one_step_of_a_cell_is_exported_where_its_state_is_named(tmp_path):
+    class Cell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRUCell(5, 4)
+
+        def forward(self, obs, h):
+            h = self.cell(obs, h)
+            return h.sum(-1), h
+
+    inputs, axes = (X[:, 0], torch.zeros(3, 4)), {"obs": {0: "batch"}, "h": {0: "batch"}}
+    with pytest.raises(ExportError, match="makes one step of a cell, name its state"):
+        export(Cell(), inputs, tmp_path / "b", axes=axes)
+    names = ["value", "h_n"]
+    bundle = export(Cell(), inputs, tmp_path / "b", axes=axes, output_names=names, state={"h": "h_n"})
+    assert [(state.input, state.output) for state in bundle.signature.states] == [("h", "h_n")]
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ({"h": "output_0"}, "cannot be the next value of the state h"),
+        ({"h": "nothing"}, r"state names \['nothing'\], but the outputs are \['output_0', 'output_1'\]"),
+    ],
+)
+def test_a_state_that_is_named_has_to_fit(tmp_path, state, text):
+    inputs, axes = (X, torch.zeros(2, 3, 4)), {**AXES, "h": {1: "batch"}}
+    with pytest.raises(InputError, match=text):
+        export(Carried("unrelated"), inputs, tmp_path / "b", axes=axes, state=state)
+
+
 def test_state_can_be_named(tmp_path):
     bundle = export(
         Carried("unrelated"),
@@ -281,16 +353,28 @@ class Packed(nn.Module):
     def forward(self, x, n):
         packed = pack_padded_sequence(x, n, batch_first=True, enforce_sorted=self.ordered)
         y, (h, c) = self.lstm(packed)
-        total = x.shape[1] if "total" in self.pad else None
+        total = self.pad.get("total")
+        total = x.shape[1] if total is True else total
         y, n = pad_packed_sequence(y, True, self.pad.get("padding_value", 0.0), total)
         return y, h, c, n
 
 
-@pytest.mark.parametrize("pad", [{}, {"total": True}, {"padding_value": -1.5}, {"ordered": True}], ids=str)
+PADS = [
+    {},
+    {"total": True},
+    {"total": 12},
+    {"padding_value": -1.5},
+    {"ordered": True},
+    {"total": True, "padding_value": 2.0},
+]
+
+
+@pytest.mark.parametrize("pad", PADS, ids=str)
 def test_packed_sequences_equal_eager_with_the_longest_below_the_padding(tmp_path, eager64, pad):
     model = Packed(**pad).eval()
     axes = {**AXES, "n": {0: "batch"}}
-    bundle = export(model, (X, torch.tensor([6, 4, 2])), tmp_path / "bundle", axes=axes)
+    formats = ["onnx", "torchscript", "pt2"] if pad.get("total") != 12 else ["onnx", "pt2"]
+    bundle = export(model, (X, torch.tensor([6, 4, 2])), tmp_path / "bundle", axes=axes, formats=formats)
     assert bundle.signature.lengths == rnn_runtime.LengthsSpec("n", "sequence")
     x = torch.randn(4, 9, 5)
     n = torch.tensor([7, 5, 5, 1] if pad.get("ordered") else [5, 1, 7, 5])
@@ -463,9 +547,19 @@ class Sized(Net):
 
 
 def test_a_graph_that_depends_on_the_traced_size_is_refused(tmp_path):
-    with pytest.raises(ExportError, match=r"depends on the traced sizes|fixes an axis"):
+    with pytest.raises(ExportError, match="the model treats sizes of 'sequence' above 8 in another way"):
         export(Sized(), X, tmp_path / "bundle", axes=AXES)
     assert names(tmp_path) == []
+
+
+class Random(Net):
+    def forward(self, x):
+        return super().forward(x) + torch.rand_like(x[..., :3])
+
+
+def test_a_model_that_draws_random_numbers_is_told_apart_from_one_that_keeps_state(tmp_path):
+    with pytest.raises(ExportError, match="it draws random numbers"):
+        export(Random(), X, tmp_path / "bundle", axes=AXES)
 
 
 class Remembers(nn.Module):

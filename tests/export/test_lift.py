@@ -153,6 +153,62 @@ def test_what_cannot_stream_is_named(tmp_path, kind, text):
     assert list(tmp_path.iterdir()) == []
 
 
+class Sorts(nn.Module):
+    """Orders its rows by itself before it packs them, as code did before enforce_sorted=False."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(5, 4, batch_first=True)
+
+    def forward(self, x, n):
+        n, order = n.sort(descending=True)
+        y, _ = self.gru(pack_padded_sequence(x[order], n, batch_first=True))
+        return pad_packed_sequence(y, batch_first=True)[0][order.argsort()]
+
+
+def test_rows_that_the_model_orders_by_itself_are_found(tmp_path):
+    with pytest.raises(ExportError, match="the rows of 'gru_h_n' are not in the order of the input's"):
+        export(Sorts(), (X, torch.tensor([7, 3, 5])), tmp_path / "b", axes={**AXES, "n": {0: "batch"}}, state="lift")
+
+
+def test_a_model_that_takes_sorted_lengths_alone_is_lifted(tmp_path, eager64):
+    class Sorted(PackedNet):
+        def forward(self, x, n):
+            y, _ = self.rnn(pack_padded_sequence(x, n, batch_first=True))
+            return pad_packed_sequence(y, batch_first=True)[0]
+
+    model = Sorted()
+    bundle = export(model, (X, torch.tensor([7, 5, 3])), tmp_path / "b", axes={**AXES, "n": {0: "batch"}}, state="lift")
+    x = torch.randn(2, 8, 5)
+    runtime = rnn_runtime.load(bundle)
+    first = runtime.run(x[:, :4].numpy())
+    second = runtime.run(x[:, 4:].numpy(), state=first.state)
+    want = eager64(model, x, torch.tensor([8, 8]))[0]
+    np.testing.assert_allclose(np.concatenate([first["output"], second["output"]], 1), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["fixed", "masked"])
+def test_a_state_that_the_user_gives_is_never_taken_over(tmp_path, how):
+    class Given(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.GRU(5, 4, batch_first=True), nn.GRU(4, 4, batch_first=True)
+
+        def forward(self, x, h, keep):
+            y, h = self.first(x, h * keep[None, :, None] if how == "masked" else h)
+            return self.second(y)[0], h
+
+    inputs = (X, torch.zeros(1, 3, 4), torch.ones(3, dtype=torch.int64))
+    axes = {"x": {1: "sequence"}} if how == "fixed" else {**AXES, "h": {1: "batch"}, "keep": {0: "batch"}}
+    bundle = export(Given(), inputs, tmp_path / "b", axes=axes, state="lift")
+    assert {state.input for state in bundle.signature.states} == {"h", "second_h_0"}
+
+
+def test_a_model_that_fails_on_its_example_says_so(tmp_path):
+    with pytest.raises(ExportError, match="itself fails on its example inputs"):
+        export(Detector(), torch.randn(3, 7, 4), tmp_path / "b", axes=AXES, state="lift")
+
+
 def test_a_lifted_name_that_is_taken_is_named(tmp_path):
     class Named(Last):
         def forward(self, lstm_h_0):

@@ -100,6 +100,26 @@ class Functional(nn.Module):
         return torch.lstm(x, (zeros, zeros), list(self.weights), True, 1, 0.0, False, False, True)[0]
 
 
+class Keywords(Functional):
+    """The same by keywords."""
+
+    def forward(self, x):
+        zeros = x.new_zeros(1, x.shape[0], 4)
+        settings = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False}
+        return torch.lstm(x, (zeros, zeros), params=list(self.weights), batch_first=True, **settings)[0]
+
+
+class ClampedLengths(nn.Module):
+    """Lengths computed from an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(5, 4, batch_first=True)
+
+    def forward(self, x, n):
+        return self.gru(pack_padded_sequence(x, n.clamp(min=1), batch_first=True, enforce_sorted=False))[1]
+
+
 class Ids(nn.Module):
     """Whole numbers and booleans in, whole numbers out."""
 
@@ -147,6 +167,12 @@ CASES = {
     "frames": (Frames, {"x": {0: "batch", 1: "time", 2: "bands"}}, lambda b, t: (randn(b, t, b + 1, 3),)),
     "subclass": (UsesSubclass, SEQUENCE, lambda b, t: (randn(b, t, 5),)),
     "functional": (Functional, SEQUENCE, lambda b, t: (randn(b, t, 5),)),
+    "keywords": (Keywords, SEQUENCE, lambda b, t: (randn(b, t, 5),)),
+    "clamped lengths": (
+        ClampedLengths,
+        {**SEQUENCE, "n": {0: "batch"}},
+        lambda b, t: (randn(b, t, 5), torch.randint(1, t + 1, (b,))),
+    ),
     "ids": (
         Ids,
         {**SEQUENCE, "keep": {0: "batch", 1: "sequence"}},

@@ -59,6 +59,72 @@ def test_what_it_cannot_run_over_is_refused(xs, text):
         scan(lambda s, x: (s, s), torch.zeros(()), xs)
 
 
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (lambda s, x: ((s, s), x), "another structure"),
+        (lambda s, x: (s + x, x), r"turns a state of torch.float32 \(1, 3\) into one of torch.float32 \(2, 3\)"),
+        (lambda s, x: (s.double(), x), "into one of torch.float64"),
+    ],
+)
+def test_a_step_that_changes_its_state_is_refused(step, text):
+    with pytest.raises(ValueError, match=text):
+        scan(step, torch.zeros(1, 3), torch.ones(4, 2, 3))
+
+
+def test_a_state_may_come_back_with_its_keys_in_another_order():
+    last, _ = scan(
+        lambda s, x: ({"b": s["b"] - x, "a": s["a"] + x}, x),
+        {"a": torch.zeros(()), "b": torch.zeros(())},
+        torch.ones(3),
+    )
+    assert (last["a"], last["b"]) == (3, -3)
+
+
+class Nested(nn.Module):
+    """Layers inside time: a scan in each step of a scan."""
+
+    def forward(self, x, h):
+        def outer(h, row):
+            inner, _ = scan(lambda s, v: (torch.tanh(s + v), s), h, row)
+            return inner, inner
+
+        h, y = scan(outer, h, x)
+        return y, h
+
+
+def test_a_scan_inside_a_scan(tmp_path, eager64):
+    axes = {"x": {0: "rows", 1: "columns", 2: "batch"}, "h": {0: "batch"}}
+    bundle = export(Nested(), (torch.randn(3, 4, 2), torch.zeros(2)), tmp_path / "b", axes=axes, formats=["onnx"])
+    x, h = torch.randn(6, 5, 7), torch.randn(7)
+    for got, want in zip(
+        rnn_runtime.load(bundle).run({"x": x.numpy(), "h": h.numpy()}).values(), eager64_of(Nested(), x, h), strict=True
+    ):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def eager64_of(model, *inputs):
+    with torch.no_grad():
+        return [tensor.numpy() for tensor in model(*(tensor.double() for tensor in inputs))]
+
+
+def test_a_whole_layer_in_a_step_is_refused(tmp_path):
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(5, 4)
+
+        def forward(self, x):
+            def step(h, x_t):
+                y, h = self.gru(x_t.unsqueeze(0), h)
+                return h, y[0]
+
+            return scan(step, x.new_zeros(1, x.shape[1], 4), x)[1]
+
+    with pytest.raises(ExportError, match="a step of rnn_export.scan cannot be captured: it is made of cells"):
+        export(Layer(), torch.randn(6, 3, 5), tmp_path / "b", axes={"x": {0: "sequence", 1: "batch"}}, formats=["onnx"])
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_an_export_has_one_scan_and_carries_its_state(tmp_path, eager64, reverse):
     model = Cumulative(reverse)

@@ -16,11 +16,11 @@ from rnn_runtime import Signature
 
 from .._errors import ExportError
 from .._quiet import quiet
-from . import bare, graph, tree
-from .describe import State, describe
+from . import bare, graph
+from .describe import describe
 from .graph import Layer
-from .module import REFUSED, require_stateless
-from .prepare import Prepared, prepare
+from .module import REFUSED
+from .prepare import Prepared, State, prepare
 from .sample import Sampler
 from .scan_leaf import replace_scans
 from .tidy import tidy
@@ -54,8 +54,7 @@ class Captured(Prepared):
 def sequences(signature: Signature, over: Iterable[str]) -> set[str]:
     """The axes of the inputs among what the recurrent layers run over, which may be expressions in their names."""
     words = {word for axis in over for word in re.findall(r"[A-Za-z_]\w*", axis)}
-    padded = {signature.lengths.axis} if signature.lengths and signature.lengths.input in words else set()
-    return (words | padded) & set(signature.axis_names)
+    return words & set(signature.axis_names)
 
 
 def capture(
@@ -75,20 +74,17 @@ def capture(
         ExportError: the model fails on its example, or cannot be captured.
     """
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
-    output_paths = _run_twice(prepared)
     program = trace(prepared)
     replace_scans(program)
     tidy(program)
-    if not graph.recurrent(program):
+    if not graph.recurrent(program) and not isinstance(state, Mapping):
         raise ExportError(
-            "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU): rnn-export is for models that have one; "
-            "for others use torch.onnx.export"
+            "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan. Where it makes one "
+            "step of a cell, name its state, as in state={'h': 'h_n'}; for other models use torch.onnx.export"
         )
     if output_names is None and bare.layer(model) is not None:
-        output_names = bare.OUTPUTS[: len(output_paths)]
-    signature, layers = describe(
-        program, prepared.names, prepared.axes, output_paths, output_names, lengths, state, prepared.flat.lifted
-    )
+        output_names = bare.OUTPUTS[: len(prepared.output_paths)]
+    signature, layers = describe(program, prepared, output_names, lengths, state)
     sampler = Sampler.of(signature, prepared.flat.inputs.example)
     if signature.lengths is not None and _needs_full_lengths(prepared, sampler):
         signature = replace(signature, lengths=replace(signature.lengths, full=True))
@@ -107,25 +103,3 @@ def _needs_full_lengths(prepared: Prepared, sampler: Sampler) -> bool:
 
     short = replace(sampler, sorted_lengths=True, short_lengths=True)
     return not takes(short) and takes(replace(sampler, sorted_lengths=True, full_lengths=True))
-
-
-def _run_twice(prepared: Prepared) -> list[tree.Path]:
-    """The way to each result in what the model returns."""
-    first = prepared.traced
-    # Other values, so that what one call leaves behind shows in the next. Where the model does not take them (lengths
-    # that are no longer sorted), numbers alone change.
-    rolled = [tensor.flatten().roll(1).reshape(tensor.shape) for tensor in first]
-    numbers = [b if b.is_floating_point() else a for a, b in zip(first, rolled, strict=True)]
-    try:
-        try:
-            return require_stateless(prepared.flat, first, rolled)
-        except REFUSED:
-            return require_stateless(prepared.flat, first, numbers)
-    except ExportError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in prepared.traced)
-        raise ExportError(
-            f"the model itself fails on its example inputs, before any export: {type(error).__name__}: {error}. Their "
-            f"shapes were {shapes}"
-        ) from error

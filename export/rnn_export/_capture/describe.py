@@ -15,32 +15,29 @@ from .._errors import ExportError
 from . import leaves, states, tree
 from .axes import Axes
 from .graph import Layer, arguments, layers, origins, user_inputs, user_outputs
-from .lift import Slot
-
-State = str | Mapping[str, str]
+from .prepare import Prepared, State
 
 
 def describe(
     program: ExportedProgram,
-    names: Sequence[str],
-    axes: Axes,
-    output_paths: list[tree.Path],
+    prepared: Prepared,
     output_names: Sequence[str] | None,
     lengths: str | None,
     state: State,
-    lifted: Sequence[Slot],
 ) -> tuple[Signature, tuple[Layer, ...]]:
-    """The signature of `program`, whose inputs have these names and dynamic axes, and its recurrent layers.
+    """The signature of `program`, as it was traced from `prepared`, and its recurrent layers.
 
     Raises:
         InputError: `output_names`, `lengths` or `state` do not fit the model.
         ExportError: explicit state was asked for and there is none.
     """
+    names, axes, output_paths = prepared.names, prepared.axes, prepared.output_paths
     found = _lengths(program, names)
     _check_lengths(lengths, names, None if found is None else names[found[0]])
     axis_names = _AxisNames(program, names, axes, None if found is None else names[found[0]])
-    pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in lifted}
-    pairs |= _pairs(program, names, output_names, state, pairs)
+    pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.lifted}
+    if not isinstance(state, Mapping):
+        pairs |= _pairs(program, state, pairs)
     if output_names is None:
         outputs = _output_names(output_paths, {j: names[i] for i, j in pairs.items()})
     elif len(output_names) != len(output_paths) or len(set(output_names)) != len(output_paths):
@@ -54,6 +51,8 @@ def describe(
     else:
         outputs = list(output_names)
     outputs = _unique(outputs, names)
+    if isinstance(state, Mapping):
+        pairs = _named_pairs(state, names, outputs)
 
     def specs(names: Sequence[str], nodes: list[fx.Node]) -> tuple[TensorSpec, ...]:
         dtypes = [str(node.meta["val"].dtype).removeprefix("torch.") for node in nodes]
@@ -66,7 +65,11 @@ def describe(
         states=tuple(StateSpec(names[i], outputs[j]) for i, j in pairs.items()),
         lengths=spec if spec is not None and spec.axis in axis_names.declared else None,
     )
-    return signature, layers(program, axis_names)
+    for state_spec in signature.states:
+        before, after = signature.input(state_spec.input), signature.output(state_spec.output)
+        if (before.dtype, before.axes) != (after.dtype, after.axes):
+            raise InputError(f"{after} cannot be the next value of the state {before}: they differ in dtype or axes")
+    return signature, layers(program, axis_names.over)
 
 
 def _lengths(program: ExportedProgram, names: Sequence[str]) -> tuple[int, fx.Node] | None:
@@ -114,21 +117,19 @@ def _check_lengths(given: str | None, names: Sequence[str], found: str | None) -
     )
 
 
-def _pairs(
-    program: ExportedProgram,
-    names: Sequence[str],
-    output_names: Sequence[str] | None,
-    state: State,
-    lifted: Mapping[int, int],
-) -> dict[int, int]:
-    """State pairs beside the lifted ones, as {input position: output position}."""
-    if isinstance(state, Mapping):
-        outputs = list(output_names or [])
-        for given, known, what in ((state, names, "inputs"), (state.values(), outputs, "output_names")):
-            unknown = [name for name in given if name not in known]
-            if unknown:
-                raise InputError(f"state names {unknown}, but the {what} are {list(known)}")
-        return {names.index(i): outputs.index(j) for i, j in state.items()}
+def _named_pairs(state: Mapping[str, str], names: Sequence[str], outputs: Sequence[str]) -> dict[int, int]:
+    """The pairs that the user names, as {input position: output position}."""
+    for given, known, what in ((state, names, "inputs"), (state.values(), outputs, "outputs")):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise InputError(f"state names {unknown}, but the {what} are {list(known)}")
+    if len(set(state.values())) != len(state):
+        raise InputError(f"state is {dict(state)}: each state has an output of its own")
+    return {names.index(i): outputs.index(j) for i, j in state.items()}
+
+
+def _pairs(program: ExportedProgram, state: str, lifted: Mapping[int, int]) -> dict[int, int]:
+    """The pairs that are found beside the lifted ones, as {input position: output position}."""
     if state not in ("auto", "explicit", "lift", "none"):
         raise InputError(
             f"state is {state!r}: it is 'auto', 'explicit', 'lift', 'none', or a dict of input name -> output name"
@@ -179,6 +180,7 @@ class _AxisNames:
 
     def __init__(self, program: ExportedProgram, names: Sequence[str], axes: Axes, lengths: str | None) -> None:
         self._names: dict[Any, str] = {}
+        self._packed: dict[str, str] = {}
         self.declared = {axis for dimensions in axes.values() for axis in dimensions.values()}
         for name, node in zip(names, user_inputs(program), strict=True):
             for dim, axis in axes[name].items():
@@ -188,7 +190,8 @@ class _AxisNames:
             own = lengths is not None and _source(node, user_inputs(program)) is not None
             size = node.meta["val"].shape[0]
             if isinstance(size, torch.SymInt):  # where packed data meets padded, it is the whole axis
-                self._names.setdefault(size.node.expr, f"max({lengths})" if own else f"packed_{k}")
+                name = self._names.setdefault(size.node.expr, f"max({lengths})" if own else f"packed_{k}")
+                self._packed[name] = str(self(arguments(node)[0])[0])
 
     def _add(self, size: Any, name: str) -> None:
         if not isinstance(size, torch.SymInt):
@@ -199,6 +202,11 @@ class _AxisNames:
 
     def __call__(self, node: fx.Node) -> tuple[int | str, ...]:
         return tuple(self._axis(size) for size in node.meta["val"].shape)
+
+    def over(self, node: fx.Node) -> str:
+        """What a layer with this input runs over: its first axis, and of packed data the axis that was packed."""
+        name = str(self(node)[0])
+        return self._packed.get(name, name)
 
     def _axis(self, size: Any) -> int | str:
         if not isinstance(size, torch.SymInt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+_OURS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parent.parent))
+
+
+_PARTS = {
+    **dict.fromkeys((Tensor.unbind, torch.unbind), 1),
+    **dict.fromkeys((Tensor.split, torch.split, Tensor.chunk, torch.chunk, Tensor.tensor_split, torch.tensor_split), 2),
+}
+"""Functions that give a list of parts, and where their `dim` stands among the arguments."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,12 @@ def watching(model: nn.Module) -> Iterator[list[Place]]:
         return method
 
     class Iterations(TorchFunctionMode):
-        """Sees `for x_t in x` and `x.unbind()`, which take the size without asking for it."""
+        """Sees `for x_t in x`, `x.unbind()` and `x.split(1)`, which take the size without asking for it."""
 
         def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-            if func in (Tensor.unbind, torch.unbind):
-                dim = args[1] if len(args) > 1 else (kwargs or {}).get("dim", 0)
+            if func in _PARTS:
+                place_of_dim = _PARTS[func]
+                dim = args[place_of_dim] if len(args) > place_of_dim else (kwargs or {}).get("dim", 0)
                 size = args[0].shape[dim]
                 place = _place(size.node.hint, sys._getframe(1), names) if isinstance(size, torch.SymInt) else None
                 if place is not None:

@@ -41,15 +41,6 @@ class Layer:
     axis: str
 
 
-_OPERATORS = {
-    leaves.rnn_tanh: ("RNN", 1),
-    leaves.rnn_relu: ("RNN", 1),
-    leaves.gru: ("GRU", 3),
-    leaves.lstm: ("LSTM", 4),
-}
-"""The ONNX operator of each leaf, and how many gates it has."""
-
-
 def arguments(node: fx.Node) -> tuple[Any, ...]:
     """A node's arguments, whose types only its operator knows."""
     return tuple(node.args)
@@ -73,15 +64,14 @@ def state_slots(node: fx.Node) -> tuple[int, ...]:
     return (1, 2) if node.target is leaves.lstm else (1,)
 
 
-def layers(program: ExportedProgram, axis_names: Callable[[fx.Node], tuple[int | str, ...]]) -> tuple[Layer, ...]:
-    """The recurrent layers of a captured program, whose axes `axis_names` names."""
+def layers(program: ExportedProgram, axis_of: Callable[[fx.Node], str]) -> tuple[Layer, ...]:
+    """The recurrent layers of a captured program, whose first axis `axis_of` names."""
     return tuple(
-        _scan(node, axis_names) if node.target is scan_leaf.scan else _layer(node, axis_names)
-        for node in recurrent(program)
+        _scan(node, axis_of) if node.target is scan_leaf.scan else _layer(node, axis_of) for node in recurrent(program)
     )
 
 
-def _layer(node: fx.Node, axis_names: Callable[[fx.Node], tuple[int | str, ...]]) -> Layer:
+def _layer(node: fx.Node, axis_of: Callable[[fx.Node], str]) -> Layer:
     *_, lengths, weights, _biases, num_layers, both = arguments(node)
     operator, gates = _OPERATORS[node.target]
     return Layer(
@@ -93,11 +83,11 @@ def _layer(node: fx.Node, axis_names: Callable[[fx.Node], tuple[int | str, ...]]
         packed=lengths is not None,
         proj_size=weights[1].meta["val"].shape[1] if leaves.has_projection(weights, num_layers, both) else 0,
         dtype=_dtype(weights[0]),
-        axis=str(axis_names(arguments(node)[0])[0]),
+        axis=axis_of(arguments(node)[0]),
     )
 
 
-def _scan(node: fx.Node, axis_names: Callable[[fx.Node], tuple[int | str, ...]]) -> Layer:
+def _scan(node: fx.Node, axis_of: Callable[[fx.Node], str]) -> Layer:
     _, states, xs, *_ = arguments(node)
     size = states[0].meta["val"].shape[-1] if states and states[0].meta["val"].dim() else 0
     return Layer(
@@ -109,7 +99,7 @@ def _scan(node: fx.Node, axis_names: Callable[[fx.Node], tuple[int | str, ...]])
         packed=False,
         proj_size=0,
         dtype=_dtype(xs[0]),
-        axis=str(axis_names(xs[0])[0]),
+        axis=axis_of(xs[0]),
     )
 
 
@@ -171,11 +161,12 @@ MOVES = {
 """Operators that move the values of their first argument about, or take some of them, and change none."""
 
 JOINS = {aten.cat.default, aten.stack.default}
-MASKS = {aten.mul.Tensor, aten.where.self}
+MASKS = {aten.masked_fill.Scalar, aten.masked_fill.Tensor, aten.dropout.default, aten.where.self}
+"""Operators that keep some of the values of an argument and replace the others."""
 
 
-def origins(node: fx.Node, *, masked: bool = False) -> list[fx.Node]:
-    """`node` and every node whose values reach it, moved about or joined, and where `masked`, masked too.
+def origins(node: fx.Node, *, scaled: bool = False) -> list[fx.Node]:
+    """`node` and every node whose values reach it, moved about, joined or masked; where `scaled`, multiplied too.
 
     Nodes whose values are joined come in the order in which they are.
     """
@@ -187,6 +178,10 @@ def origins(node: fx.Node, *, masked: bool = False) -> list[fx.Node]:
             seen[node] = None
             if node.target in MOVES:
                 todo += node.all_input_nodes[:1]
-            elif node.target in JOINS or (masked and node.target in MASKS):
+            elif node.target is aten.where.self:
+                todo += [item for item in reversed(arguments(node)[1:]) if isinstance(item, fx.Node)]
+            elif node.target in MASKS:
+                todo += node.all_input_nodes[:1]
+            elif node.target in JOINS or (scaled and node.target is aten.mul.Tensor):
                 todo += reversed(node.all_input_nodes)
     return list(seen)

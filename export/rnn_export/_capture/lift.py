@@ -17,11 +17,9 @@ from torch.nn.utils.rnn import invert_permutation, pack_padded_sequence
 from torch.overrides import TorchFunctionMode
 
 from .._errors import ExportError
-from .calls import called_by
+from .calls import RECURRENT, RecurrentCall, called_by
 
 _VF: Any = torch._VF
-
-RECURRENT = {_VF.rnn_tanh: "RNN", _VF.rnn_relu: "RNN", _VF.gru: "GRU", _VF.lstm: "LSTM"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Lift(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in RECURRENT:
-            return self._recurrent(func, args)
+            return self._recurrent(func, RecurrentCall.of(args, kwargs))
         result = func(*args, **(kwargs or {}))
         # A packed sequence has its rows sorted by length, and PyTorch sorts a given state with them.
         if func is torch.sort and called_by(pack_padded_sequence):
@@ -98,27 +96,18 @@ class Lift(TorchFunctionMode):
             self._order = None
         return result
 
-    def _recurrent(self, func: Any, args: tuple[Any, ...]) -> Any:
-        call, self._count = self._count, self._count + 1
-        if call not in self._states:
-            return func(*args)
-        place, _ = initial_states(args)
-        _, order = self._orders.get(id(args[1]), (None, None))
-        states = tuple(self._states[call])
+    def _recurrent(self, func: Any, call: RecurrentCall) -> Any:
+        number, self._count = self._count, self._count + 1
+        if number not in self._states:
+            return call.run(func, call.states)
+        states = list(self._states[number])
+        _, order = self._orders.get(id(call.batch_sizes), (None, None))
         if order is not None:
-            states = tuple(state.index_select(1, order) for state in states)
-        hx: Any = states if func is _VF.lstm else states[0]
-        y, *finals = func(*args[:place], hx, *args[place + 1 :])
+            states = [state.index_select(1, order) for state in states]
+        y, *finals = call.run(func, states)
         back = invert_permutation(order)
-        self.finals[call] = tuple(final if back is None else final.index_select(1, back) for final in finals)
+        self.finals[number] = tuple(final if back is None else final.index_select(1, back) for final in finals)
         return y, *finals
-
-
-def initial_states(args: tuple[Any, ...]) -> tuple[int, tuple[Tensor, ...]]:
-    """Where the initial states stand among the arguments of a recurrent call, and what they are."""
-    place = 2 if isinstance(args[3], list | tuple) else 1  # with packed data, batch_sizes comes before them
-    hx = args[place]
-    return place, tuple(hx) if isinstance(hx, tuple | list) else (hx,)
 
 
 class _Probe(TorchFunctionMode):
@@ -131,8 +120,8 @@ class _Probe(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in RECURRENT:
-            place, states = initial_states(args)
-            self.calls.append(Call(self._path[-1], RECURRENT[func], args[place + 6], states))
+            call = RecurrentCall.of(args, kwargs)
+            self.calls.append(Call(self._path[-1], RECURRENT[func], call.bidirectional, call.states))
         return func(*args, **(kwargs or {}))
 
 

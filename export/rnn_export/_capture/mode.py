@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.overrides import TorchFunctionMode
 
 from . import leaves
-from .calls import called_by
+from .calls import RecurrentCall, argument, called_by
 
 _VF: Any = torch._VF
 
@@ -44,7 +44,7 @@ class Capture(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in _LEAVES:
-            return self._recurrent(func, *args, **(kwargs or {}))
+            return self._recurrent(func, RecurrentCall.of(args, kwargs))
         if func is torch.sort and called_by(pack_padded_sequence):
             # Leaves take lengths in any order, so the rows stay where they are: the order that PyTorch's kernels need
             # would come out as a sort and four gathers, all in vain.
@@ -58,22 +58,24 @@ class Capture(TorchFunctionMode):
             if func is Tensor.__getitem__ and args[1] == 0:
                 return batch
             if func is Tensor.size and args[1:] == (0,):
-                return steps
+                # pad_packed_sequence asks whether total_length is enough, which depends on values that a trace does not
+                # have. Where there is one, it is what counts.
+                total = argument(pad_packed_sequence, "total_length")
+                return steps if total is None else total
         return func(*args, **(kwargs or {}))
 
-    def _recurrent(self, func: Any, data: Tensor, second: Any, *rest: Any) -> Any:
-        packed = id(second) in self._packed
+    def _recurrent(self, func: Any, call: RecurrentCall) -> Any:
+        packed = id(call.batch_sizes) in self._packed
         if packed:
-            hx, weights, biases, layers, _dropout, _train, bidirectional = rest
-            lengths, x = second, self._rows(data, second)
+            x = self._rows(call.data, call.batch_sizes)
         else:
-            weights, biases, layers, _dropout, _train, bidirectional, batch_first = rest
-            lengths, hx, x = None, second, data.transpose(0, 1) if batch_first else data
-        states = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
-        y, *finals = _LEAVES[func](x, *states, lengths, list(weights), biases, layers, bidirectional)
+            x = call.data.transpose(0, 1) if call.batch_first else call.data
+        lengths = call.batch_sizes if packed else None
+        settings = (call.weights, call.biases, call.layers, call.bidirectional)
+        y, *finals = _LEAVES[func](x, *call.states, lengths, *settings)
         if packed:
             y = y.flatten(0, 1)
-        elif batch_first:
+        elif call.batch_first:
             y = y.transpose(0, 1)
         return y, *finals
 

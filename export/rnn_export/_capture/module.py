@@ -204,6 +204,11 @@ def require_stateless(flat: Flat, first: Sequence[Tensor], second: Sequence[Tens
         if not key.startswith("_")
         and not _same(value, {**vars(before), **before._buffers, **before._parameters}.get(key))
     ]
+    if not changed and not all(_same(a, b) for a, b in zip(fresh(*_copies(second)), alone, strict=True)):
+        raise ExportError(
+            "the model gives other results each time: it draws random numbers, which a graph does not. Take them as an "
+            "argument, or leave them out in evaluation mode"
+        )
     raise ExportError(
         f"a call of the model changes the next one: it keeps {', '.join(changed) or 'something'} between calls, and a "
         "graph keeps nothing. Take that as an argument and return its next value, or set it anew in each call"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rnn_runtime import InputError
 
+from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
-from . import bare, lift
-from .describe import State
-from .module import REFUSED, Flat, flat_model
+from . import bare, lift, tree
+from .module import REFUSED, Flat, copied, flat_model, require_stateless
 from .sample import Sampler
+
+State = str | Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Prepared:
         names, axes: of its inputs.
         example_sizes: the size that the example gives each dynamic axis.
         sizes, traced: sizes of two or more, and inputs of these sizes: the example itself, or larger ones.
+        output_paths: the way to each result in what the model returns; lifted states last.
     """
 
     flat: Flat
@@ -37,6 +41,7 @@ class Prepared:
     example_sizes: dict[str, int]
     sizes: dict[str, int]
     traced: list[Tensor]
+    output_paths: list[tree.Path]
 
 
 def prepare(
@@ -72,24 +77,74 @@ def prepare(
     if min(sizes.values()) < 2:  # a size of 1 would be taken for a constant
         sizes = {axis: max(size, 2) for axis, size in sizes.items()}
         traced = Sampler(names, dynamic, example).draw(sizes, seed=0)
+    output_paths = _run_twice(flat, traced)
     if state == "lift" and layer is None:
-        _lift(flat, names, dynamic, sizes)
+        _lift(flat, names, dynamic, sizes, traced)
         traced += [slot.zeros(sizes) for slot in flat.lifted]
         example += [slot.zeros(example_sizes) for slot in flat.lifted]
-    return Prepared(flat, names, dynamic, example_sizes, sizes, traced)
+        output_paths += [(slot.output,) for slot in flat.lifted]
+    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths)
 
 
-def _lift(flat: Flat, names: list[str], axes: axis_map.Axes, sizes: dict[str, int]) -> None:
+def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:
+    """The way to each result in what the model returns, which a second call may not change."""
+    # Other values, so that what one call leaves behind shows in the next. Where the model does not take them (lengths
+    # that are no longer sorted), numbers alone change.
+    rolled = [tensor.flatten().roll(1).reshape(tensor.shape) for tensor in first]
+    numbers = [b if b.is_floating_point() else a for a, b in zip(first, rolled, strict=True)]
+    try:
+        try:
+            return require_stateless(flat, first, rolled)
+        except REFUSED:
+            return require_stateless(flat, first, numbers)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"the model itself fails on its example inputs, before any export: {type(error).__name__}: {error}. Their "
+            f"shapes were {', '.join(str(tuple(tensor.shape)) for tensor in first)}"
+        ) from error
+
+
+def _lift(
+    flat: Flat, names: list[str], axes: axis_map.Axes, sizes: Mapping[str, int], traced: Sequence[Tensor]
+) -> None:
     """Make the states of inner layers inputs and outputs of `flat`, and name them and their axes."""
-    sampler = Sampler(names, axes, flat.inputs.example)
+    larger = {axis: size + 2 + j for j, (axis, size) in enumerate(sizes.items())}
+    drawn = Sampler(names, axes, flat.inputs.example).draw(larger, seed=1)
     seen = []
-    for k, chosen in enumerate((sizes, {axis: size + 2 + j for j, (axis, size) in enumerate(sizes.items())})):
-        inputs = sampler.draw(chosen, seed=k)
-        with contextlib.suppress(*REFUSED), quiet():
-            seen.append((chosen, lift.calls(flat.model, functools.partial(flat, *inputs))))
+    for chosen, inputs in ((sizes, list(traced)), (larger, drawn)):
+        for variant in _telling(inputs):
+            copy = copied(flat)
+            with contextlib.suppress(*REFUSED), quiet():
+                seen.append((chosen, lift.calls(copy.model, functools.partial(copy, *variant))))
+                break
     flat.lifted = lift.slots(seen)
     for slot in flat.lifted:
         if slot.input in names:
             raise InputError(f"the lifted state {slot.input!r} has the name of an input: rename that with input_names")
         names.append(slot.input)
         axes[slot.input] = {1: slot.batch} if isinstance(slot.batch, str) else {}
+
+
+def _telling(inputs: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The same inputs with nothing but zeros in none of them, so that a state which one of them gives is not zeros.
+
+    Then with whole numbers in falling order, as sorted lengths are; then as they are.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def filled(tensor: Tensor) -> Tensor:
+        if bool(tensor.any()):
+            return tensor
+        if tensor.is_floating_point():
+            return torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+        return torch.ones_like(tensor)
+
+    full = [filled(tensor) for tensor in inputs]
+    yield full
+    yield [
+        tensor.sort(descending=True).values if tensor.dim() == 1 and not tensor.is_floating_point() else tensor
+        for tensor in full
+    ]
+    yield inputs

@@ -37,8 +37,10 @@ def _initial(program: ExportedProgram, source: fx.Node) -> Slots:
     found: list[tuple[tuple[int, ...], tuple[fx.Node, int]]] = []
     for leaf in recurrent(program):
         for slot, state in initial_states(leaf):
-            way = origins(state, masked=True) if state is not None else []
-            if source in way:
+            way = origins(state, scaled=True) if state is not None else []
+            # Of a product of two inputs of one shape nobody can tell which is the state and which the mask.
+            rivals = [other for other in user_inputs(program) if other in way and _alike(other, source)]
+            if rivals == [source]:
                 starts = tuple(start for node in reversed(way) if (start := _start(node)) is not None)
                 found.append((starts, (leaf, slot)))
     return [slot for _, slot in sorted(found, key=lambda item: item[0])]

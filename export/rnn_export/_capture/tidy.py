@@ -50,9 +50,6 @@ def _is_zeros(node: fx.Node) -> bool:
     return node.target in _ZEROS
 
 
-_VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
-
-
 def _written(node: fx.Node) -> bool:
     """Whether some operator changes a node's value in place, or a view of it."""
     return any(_changes(user) or (user.target in MOVES and _written(user)) for user in node.users)
@@ -65,12 +62,6 @@ def _changes(node: fx.Node) -> bool:
 
 
 _VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
-
-
-def _writes(node: fx.Node) -> bool:
-    """Whether an operator changes its argument in place."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
 
 
 def _drop_idle_views(program: ExportedProgram) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -15,7 +15,9 @@ from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
 from . import fixed
+from .graph import user_inputs
 from .mode import Capture
+from .module import REFUSED, copied
 from .prepare import Prepared
 from .sample import Sampler
 
@@ -27,6 +29,7 @@ def trace(prepared: Prepared) -> ExportedProgram:
         ExportError: the model cannot be traced, or what it does depends on the traced sizes.
     """
     program = _trace_once(prepared, prepared.traced)
+    _require_no_limit(prepared, program)
     larger = {axis: 2 * size for axis, size in prepared.sizes.items()}  # twice keeps what has to be even
     again = _trace_once(prepared, Sampler(prepared.names, prepared.axes, prepared.traced).draw(larger, seed=0))
     for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
@@ -39,6 +42,38 @@ def trace(prepared: Prepared) -> ExportedProgram:
                 "sizes of tensors only in tensor operations, or leave the axis out of `axes`"
             )
     return program
+
+
+def _require_no_limit(prepared: Prepared, program: ExportedProgram) -> None:
+    """Refuse a model that does something else from some size on: the trace holds what it does below.
+
+    A model that takes no larger sizes at all is another matter: eager PyTorch says so too.
+    """
+    for name, node in zip(prepared.names, user_inputs(program), strict=True):
+        for dim, axis in prepared.axes[name].items():
+            size = node.meta["val"].shape[dim]
+            limits = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+            if limits is None or not limits.upper.is_finite or limits.upper >= _LARGE:
+                continue
+            if _takes(prepared, {**prepared.sizes, axis: int(limits.upper) + 1}):
+                raise ExportError(
+                    f"the model treats sizes of {axis!r} above {limits.upper} in another way, and a graph has one: "
+                    "take the decision by size out of the model, or leave the axis out of `axes`"
+                )
+
+
+def _takes(prepared: Prepared, sizes: Mapping[str, int]) -> bool:
+    inputs = Sampler(prepared.names, prepared.axes, prepared.traced).draw(sizes, seed=0)
+    try:
+        with quiet(), torch.no_grad():
+            copied(prepared.flat)(*inputs)
+    except REFUSED:
+        return False
+    return True
+
+
+_LARGE = 2**31
+"""Larger limits come from the number of bits, and not from the model."""
 
 
 def _literals(node: torch.fx.Node) -> tuple[str, str]:
@@ -98,6 +133,11 @@ def _refusal(
         hint = "; ".join(fixed_elsewhere) or "a size is used as a plain number, or an operator needs it fixed"
         return ExportError(
             f"the model fixes an axis to the traced size: {said}. {hint}: name it in `axes` too, or leave the axis out"
+        )
+    if "HigherOrder" in type(error).__name__:
+        return ExportError(
+            "a step of rnn_export.scan cannot be captured: it is made of cells (nn.LSTMCell and such) and tensor "
+            f"operations, without whole recurrent layers or decisions by value. {text.strip().partition(chr(10))[0]}"
         )
     code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', text)
     where = f" (`{code[3].strip()}`, {code[1]}:{code[2]})" if code else ""

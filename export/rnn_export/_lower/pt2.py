@@ -73,6 +73,8 @@ class _Edit:
     def __init__(self, program: ExportedProgram, node: fx.Node) -> None:
         self._graph = program.graph
         self._ranges = program.range_constraints
+        values = node.meta["val"]
+        self.fake: Any = (values[0] if isinstance(values, tuple | list) else values).fake_mode
         self.node = node
         self.args = arguments(node)
 
@@ -80,12 +82,15 @@ class _Edit:
         """A node whose value is `like`, or what the operator itself says of it."""
         node: fx.Node = self._graph.call_function(target, args)
         node.meta = {key: value for key, value in self.node.meta.items() if key in ("stack_trace", "nn_module_stack")}
-        node.meta["val"] = like if like is not None else target(*fx.node.map_arg(args, lambda a: a.meta["val"]))
+        if like is None:
+            with self.fake:
+                like = target(*fx.node.map_arg(args, lambda a: a.meta["val"]))
+        node.meta["val"] = like
         return node
 
     def unknown_size(self) -> torch.SymInt:
         """A size that depends on values, and is 1 or more."""
-        environment = self.node.meta["val"][0].fake_mode.shape_env
+        environment = self.fake.shape_env
         size: torch.SymInt = environment.create_unbacked_symint()
         torch._check(size >= 1)
         self._ranges[size.node.expr] = environment.var_to_range[size.node.expr]
@@ -117,13 +122,12 @@ def _recurrent(edit: _Edit) -> None:
         node.args = (x, hx, *settings, False)
         node.target = _PADDED[node.target]
         return
-    fake = x.meta["val"].fake_mode
     y, *finals = node.meta["val"]
     n = edit.add(aten.to.dtype, lengths, torch.int64)
     ordered = edit.add(aten.sort.default, n, 0, True)
     n, order = (edit.add(operator.getitem, ordered, k, like=ordered.meta["val"][k]) for k in (0, 1))
     back = edit.add(aten.argsort.default, order)
-    with fake:
+    with edit.fake:
         rows, steps = edit.unknown_size(), edit.unknown_size()
         data = y.new_empty(rows, x.meta["val"].shape[2])
         sizes = n.meta["val"].new_empty(steps)

@@ -78,12 +78,13 @@ def theirs(config: Config, dynamo: bool) -> tuple[str, str]:
     example = tuple(inputs(config, 3, 6))
     file = io.BytesIO()
     if dynamo:
-        # forward(x, *states): one tuple of axes for the states
+        # forward(x, *states): one tuple of axes for the states, where there are some
         dims = [dict.fromkeys(dimensions, Dim.DYNAMIC) for dimensions in axes(config).values()]
         fixed = 1 + (config.packing != "none")
+        states = [tuple(dims[fixed:])] if config.state else []
         options: dict[str, Any] = {
             "dynamo": True,
-            "dynamic_shapes": (*dims[:fixed], tuple(dims[fixed:])),
+            "dynamic_shapes": (*dims[:fixed], *states),
             "verbose": False,
         }
     else:
@@ -197,10 +198,40 @@ Python {platform.python_version()}, {cpu()}.
 """
 
 
+def summary(results: Results, columns: list[str]) -> str:
+    """The few lines of the README."""
+    counts = {c: Counter((config.dtype, v[c][0]) for config, v in results) for c in columns}
+    lines = [
+        f"Of {len(results)} configurations of PyTorch's recurrent layers, each exported once and run at twelve sizes that were never traced:",
+        "",
+        "| exporter | float32: right | wrong | refused | float64: right | wrong | refused |",
+        "|---" * 7 + "|",
+    ]
+    for column, found in counts.items():
+        cells = [
+            str(found[dtype, verdict]) for dtype in ("float32", "float64") for verdict in ("pass", "wrong", "refused")
+        ]
+        lines.append(f"| {column} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "[docs/conformance.md](docs/conformance.md) has the rows, the versions and the reasons; `make conformance` makes it again.",
+    ]
+    return "\n".join(lines)
+
+
+def into_readme(text: str) -> None:
+    """Put the summary between its marks."""
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split("<!-- conformance -->\n", 1)
+    _, after = rest.split("<!-- end of conformance -->\n", 1)
+    readme.write_text(f"{before}<!-- conformance -->\n{text}\n<!-- end of conformance -->\n{after}", encoding="utf-8")
+
+
 def generic(text: str) -> str:
     """A reason without its numbers, so that like ones are counted together."""
     import re
 
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     text = re.sub(r"^batch \d+, sequence \d+: ", "", text)
     return re.sub(r"\d[\d.e+-]*", "N", text).replace("|", "/")[:160]
 
@@ -239,6 +270,8 @@ def main() -> None:
     columns = [column for column in COLUMNS if all(column in verdicts for verdicts in results.values())]
     whole = [(config, results[str(config)]) for config in chosen]
     options.output.write_text(page(whole, columns), encoding="utf-8")
+    if len(whole) == len(list(configs())) and columns == list(COLUMNS):
+        into_readme(summary(whole, columns))
     ours = [column for column in columns if column in PARTS["ours"]]
     bad = [(str(c), column, v[column]) for c, v in whole for column in ours if v[column][0] != "pass"]
     print(table(whole, columns))

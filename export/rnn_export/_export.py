@@ -66,11 +66,12 @@ def export(
     """Write a verified bundle of `model` to the folder `path`.
 
     The model is left as it was: mode, hooks, parameters and the global random state included. The export works on a
-        copy in
-    evaluation mode on the CPU, so dropout is off. Nothing is written unless every backend agrees with eager PyTorch.
+    copy in evaluation mode on the CPU, so dropout is off; hooks run on the copy. Nothing is written unless every
+    backend agrees with eager PyTorch.
 
     Args:
-        model: any module that calls nn.RNN, nn.LSTM or nn.GRU, or their functional forms, somewhere inside.
+        model: any module that calls nn.RNN, nn.LSTM or nn.GRU, their functional forms, or rnn_export.scan, somewhere
+            inside.
         example_inputs: a tensor, a tuple of forward's arguments, or a dict of them by name; arguments may nest tensors
             in tuples and dicts.
         path: the folder to write; it appears when everything passed.
@@ -92,7 +93,8 @@ def export(
             and for an LSTM with proj_size.
         opset: of the ONNX graph; 18 if None, which is the oldest there is.
         tolerance: largest absolute error allowed, times the largest value where that is above 1. If None, by dtype
-            (1e-5 for float32), or four times eager PyTorch's own error where that is more.
+            (1e-5 for float32), or four times eager PyTorch's own error where that is more, a hundred times that at
+            most.
         overwrite: replace a bundle that is already at `path`.
 
     Raises:

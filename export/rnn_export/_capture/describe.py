@@ -38,19 +38,7 @@ def describe(
     pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.lifted}
     if not isinstance(state, Mapping):
         pairs |= _pairs(program, state, pairs)
-    if output_names is None:
-        outputs = _output_names(output_paths, {j: names[i] for i, j in pairs.items()})
-    elif len(output_names) != len(output_paths) or len(set(output_names)) != len(output_paths):
-        raise InputError(
-            f"output_names is {list(output_names)}; the model has {len(output_paths)} outputs: give each its own name"
-        )
-    elif set(output_names) & set(names):
-        raise InputError(
-            f"output_names is {list(output_names)}, but {sorted(set(output_names) & set(names))} are inputs"
-        )
-    else:
-        outputs = list(output_names)
-    outputs = _unique(outputs, names)
+    outputs = _unique(_outputs(output_names, output_paths, names, pairs), names)
     if isinstance(state, Mapping):
         pairs = _named_pairs(state, names, outputs)
 
@@ -141,6 +129,20 @@ def _pairs(program: ExportedProgram, state: str, lifted: Mapping[int, int]) -> d
             "give the state among the example inputs and return its last value, or use state='none'"
         )
     return found
+
+
+def _outputs(
+    given: Sequence[str] | None, paths: list[tree.Path], names: Sequence[str], pairs: Mapping[int, int]
+) -> list[str]:
+    """The outputs' names: those that the user gives, or names of our own."""
+    if given is None:
+        return _output_names(paths, {j: names[i] for i, j in pairs.items()})
+    if len(given) != len(paths) or len(set(given)) != len(paths):
+        raise InputError(f"output_names is {list(given)}; the model has {len(paths)} outputs: give each its own name")
+    taken = sorted(set(given) & set(names))
+    if taken:
+        raise InputError(f"output_names is {list(given)}, but {taken} are inputs: choose others")
+    return list(given)
 
 
 def _output_names(paths: list[tree.Path], state_of: Mapping[int, str]) -> list[str]:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 _OURS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parent.parent))
 
 
-_PARTS = {
+_PARTS: dict[Any, int] = {
     **dict.fromkeys((Tensor.unbind, torch.unbind), 1),
     **dict.fromkeys((Tensor.split, torch.split, Tensor.chunk, torch.chunk, Tensor.tensor_split, torch.tensor_split), 2),
 }

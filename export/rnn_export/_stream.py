@@ -34,15 +34,18 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
     whole = reference.draw(sizes, seed=0)
     # The initial states of a stream are zeros.
     whole = {name: torch.zeros_like(t) if name in reference.states else t for name, t in whole.items()}
+    unusable = ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
+    try:
+        everything, seen = _watched(reference, _piece(captured, whole, axis, 0, STEPS))
+    except REFUSED:
+        raise unusable from None
     tried = 0
     for split in SPLITS:
         try:
-            with torch.no_grad():
-                everything, seen = _watched(reference, _piece(captured, whole, axis, 0, STEPS))
-                first, seen_first = _watched(reference, _piece(captured, whole, axis, 0, split))
-                rest = _piece(captured, whole, axis, split, STEPS)
-                rest |= {state.input: first[state.output] for state in captured.signature.states}
-                second, seen_second = _watched(reference, rest)
+            first, seen_first = _watched(reference, _piece(captured, whole, axis, 0, split))
+            rest = _piece(captured, whole, axis, split, STEPS)
+            rest |= {state.input: first[state.output] for state in captured.signature.states}
+            second, seen_second = _watched(reference, rest)
         except REFUSED:
             continue
         tried += 1
@@ -58,7 +61,7 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
     if captured.signature.lengths is not None:
         _require_rows_in_place(captured, reference, axis)
     if not tried:
-        raise ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
+        raise unusable
 
 
 def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from rnn_runtime import InputError, Report, Signature, TensorSpec, _golden
+from rnn_runtime import InputError, Report, Signature, _golden
 from rnn_runtime._bundle import GOLDEN
 from rnn_runtime._bundle import Bundle as Sealed
 
 from . import _backends
 from ._alone import alone
 from ._capture import prepare, sequences
+from ._capture.axes import dynamic
 from ._capture.module import Flat
 from ._capture.sample import Sampler
 from ._compare import check_tolerance, compare
@@ -63,7 +64,7 @@ def verify(
             prepared = prepare(
                 model,
                 example_inputs,
-                axes={spec.name: _dynamic(spec) for spec in own},
+                axes={spec.name: dynamic(spec) for spec in own},
                 input_names=[spec.name for spec in own],
                 state="lift" if lifted else "auto" if signature.states else "none",
             )
@@ -74,10 +75,6 @@ def verify(
         over = sequences(signature, [str(layer["axis"]) for layer in sealed.manifest["layers"]])
         cases, _ = reference.cases(grid(prepared.sizes, over))
         return compare(cases, _backends.sealed(sealed, device), tolerance)
-
-
-def _dynamic(spec: TensorSpec) -> dict[int, str]:
-    return {dim: axis for dim, axis in enumerate(spec.axes) if isinstance(axis, str)}
 
 
 def _require_alike(flat: Flat, signature: Signature) -> None:

@@ -30,13 +30,17 @@ def versions() -> dict[str, str]:
 
 def problems(installed: dict[str, str]) -> list[str]:
     """What is known to be wrong with these versions, a sentence each."""
-    found = [f"{p} {v} {why}" for (p, v), why in KNOWN_BAD.items() if installed.get(p) == v]
+    found = _known_bad(installed)
     if {"onnxruntime", "onnxruntime-gpu"} <= set(installed):
         found.append(
             "onnxruntime and onnxruntime-gpu are both installed, which loses CUDA: "
             "pip uninstall onnxruntime onnxruntime-gpu, then install the one you need"
         )
     return found
+
+
+def _known_bad(installed: dict[str, str]) -> list[str]:
+    return [f"{package} {v} {why}" for (package, v), why in KNOWN_BAD.items() if installed.get(package) == v]
 
 
 def require_installed() -> None:
@@ -50,7 +54,7 @@ def require_installed() -> None:
 
 def require_good_versions() -> None:
     """Raises DependencyError where a tool that an export uses is known to be wrong."""
-    bad = [f"{p} {v} {why}" for (p, v), why in KNOWN_BAD.items() if versions().get(p) == v]
+    bad = _known_bad(versions())
     if bad:
         raise DependencyError("; ".join(bad))
 

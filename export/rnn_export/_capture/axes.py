@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from rnn_runtime import InputError
+from rnn_runtime import InputError, TensorSpec
 
 from .module import Flat
 
@@ -58,6 +58,11 @@ def named(
     for name, example in zip(names, flat.inputs.example, strict=True):
         result[name] = _dimensions(name, example, given.get(name, {}))
     return names, result
+
+
+def dynamic(spec: TensorSpec) -> dict[int, str]:
+    """The dynamic axes of a tensor whose signature is known: dimension -> axis name."""
+    return {dim: axis for dim, axis in enumerate(spec.axes) if isinstance(axis, str)}
 
 
 def _dimensions(name: str, example: Tensor, given: Mapping[int, str]) -> dict[int, str]:

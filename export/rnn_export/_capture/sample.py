@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rnn_runtime import Signature
 
-from .axes import Axes
+from .axes import Axes, dynamic
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,7 @@ class Sampler:
         """The sampler of a model whose signature is known."""
         return cls(
             names=[spec.name for spec in signature.inputs],
-            axes={
-                spec.name: {dim: axis for dim, axis in enumerate(spec.axes) if isinstance(axis, str)}
-                for spec in signature.inputs
-            },
+            axes={spec.name: dynamic(spec) for spec in signature.inputs},
             example=example,
             lengths=(signature.lengths.input, signature.lengths.axis) if signature.lengths else None,
             full_lengths=signature.lengths is not None and signature.lengths.full,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -98,13 +97,13 @@ class Bundle:
                 data = file.read(spec.size) if size == spec.size else b""
         except OSError as error:
             _unreadable(path, error)
-        self._compare(name, spec, size, hashlib.sha256(data).hexdigest())
+        self._compare(name, spec, size, _sha256(data).hexdigest())
         return data
 
     def verify(self, name: str) -> None:
         """Check a listed file as `read` does, without holding it in memory. Raises BundleError."""
         spec, path = self._find(name)
-        digest, size = hashlib.sha256(), 0
+        digest, size = _sha256(), 0
         try:
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -134,6 +133,12 @@ class Bundle:
             raise BundleError(f"{path} has {size} bytes; the manifest says {spec.size}: {_AGAIN}")
         if sha256 != spec.sha256:
             raise BundleError(f"{path} has the SHA-256 {sha256}; the manifest says {spec.sha256}: {_AGAIN}")
+
+
+def _sha256(data: bytes = b"") -> Any:
+    import hashlib  # brings OpenSSL, a tenth of what importing rnn_runtime would cost
+
+    return hashlib.sha256(data)
 
 
 def _read_manifest(folder: Path) -> bytes:

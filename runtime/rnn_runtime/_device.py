@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import importlib.metadata
 import io
 import os
 import re
@@ -20,8 +19,11 @@ from ._errors import DependencyError, DeviceError, InputError
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _TOGETHER = "onnxruntime and onnxruntime-gpu must not be installed together, they overwrite each other"
 _INSTALL_CUDA = 'pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "rnn-export[cuda]"'
+CUDA_MEMORY = (2, 13)  # DLPack's numbers for memory of a GPU, and for memory that moves between it and the host
+
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE of the driver API
 
 
@@ -40,14 +42,18 @@ class Device:
 
     kind: str
     index: int = 0
+    graph: bool = False  # capture CUDA graphs
 
     @classmethod
-    def parse(cls, text: object) -> Device:
-        """Read "cpu", "cuda" or "cuda:N". Raises InputError for anything else."""
+    def parse(cls, text: object, graph: bool = False) -> Device:
+        """Read "cpu", "cuda" or "cuda:N". Raises InputError for anything else, and for CUDA graphs on a CPU."""
         match = re.fullmatch(r"cpu|cuda(?::([0-9]{1,4}))?", text) if isinstance(text, str) else None
         if match is None:
             raise InputError(f'device is {text!r}; expected "cpu", "cuda", or "cuda:N" with the number of a GPU')
-        return cls(match[0].partition(":")[0], int(match[1] or 0))
+        kind = match[0].partition(":")[0]
+        if graph and kind == "cpu":
+            raise InputError('cuda_graph is for device="cuda": leave it out')
+        return cls(kind, int(match[1] or 0), graph)
 
     def __str__(self) -> str:
         return f"cuda:{self.index}" if self.kind == "cuda" and self.index else self.kind
@@ -58,7 +64,28 @@ class Device:
         if self.kind == "cpu":
             return [CPU]
         # TF32 keeps 10 bits of the mantissa: off, so that a GPU is held to the tolerance of everyone else.
-        return [(CUDA, {"device_id": str(self.index), "use_tf32": "0"}), CPU]
+        options = {"device_id": str(self.index), "use_tf32": "0"}
+        return [(CUDA, options | {"enable_cuda_graph": "1"} if self.graph else options), CPU]
+
+    def synchronize(self) -> None:
+        """Wait for all work on the GPU, which arrays that another library gave may still be part of.
+
+        Raises:
+            DeviceError: the driver answers with an error.
+        """
+        if self.kind == "cpu":
+            return
+        driver, context = ctypes.CDLL(_DRIVER), ctypes.c_void_p()
+        # ONNX Runtime and PyTorch share the device's primary context; a thread of the app may have none current yet.
+        status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), self.index) or driver.cuCtxPushCurrent_v2(
+            context
+        )
+        if status == 0:
+            status = driver.cuCtxSynchronize()
+            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+            driver.cuDevicePrimaryCtxRelease_v2(self.index)
+        if status:
+            raise DeviceError(f"the NVIDIA driver answers with error {status}: see whether nvidia-smi works")
 
     def require(self) -> None:
         """Load what this device needs before a session is made.
@@ -101,19 +128,20 @@ def _package_problem() -> str | None:
 
 
 def _installed(distribution: str) -> bool:
+    from importlib import metadata  # slow to import, and asked for where something is missing
+
     try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
         return False
     return True
 
 
 def _driver_problem(index: int) -> str | None:
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        driver = ctypes.CDLL(name)
+        driver = ctypes.CDLL(_DRIVER)
     except OSError:
-        return f"there is no NVIDIA driver ({name} was not found): install the driver, or use device='cpu'"
+        return f"there is no NVIDIA driver ({_DRIVER} was not found): install the driver, or use device='cpu'"
     count = ctypes.c_int(0)
     status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     if status not in (0, _NO_DEVICE):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._errors import InputError
 from ._signature import LengthsSpec, TensorSpec
 
 
@@ -84,6 +86,14 @@ def lengths(spec: LengthsSpec, values: NDArray[Any], size: int | None) -> list[s
     shown = ", ".join(f"{spec.input}[{row}] is {values.flat[row]}" for row in rows[:5])
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return [f"{shown}{more}; a length is {limits}: leave empty rows out, and cut the others to their axis"]
+
+
+def refuse_nan(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise InputError if a value is NaN; infinity passes."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            where = ", ".join(map(str, np.argwhere(np.isnan(array))[0]))
+            raise InputError(f"{name}[{where}] is NaN, and the model was loaded with nan='raise'")
 
 
 def _quoted(names: list[str]) -> str:

@@ -3,53 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from . import _external, _feeds, _golden, _session
+from . import _external, _feeds, _fork, _guards, _options, _session, _values
 from ._bundle import GOLDEN, ONNX, Bundle
-from ._device import Device
+from ._device import Device, onnxruntime
 from ._errors import BundleError, Error, InputError, MismatchError
+from ._options import Options
+from ._plan import Buffers, buffers
 from ._report import Report, Row, compare
 from ._result import Result
 from ._signature import Signature
 from ._stream import Stream
 
+if TYPE_CHECKING:
+    from ._golden import Case
 
-def load(path: str | Path, device: str = "cpu", threads: int | None = None) -> Model:
+
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    *,
+    states: Mapping[str, str] | None = None,
+    constants: Mapping[str, ArrayLike] | None = None,
+    context: Mapping[str, Mapping[int, int]] | None = None,
+    nan: str = "propagate",
+    cuda_graph: bool = False,
+) -> Model:
     """Load a bundle folder, or a bare .onnx file, to run it on `device`.
 
     Args:
         path: the folder that an export wrote, or one .onnx file. A bare file takes its signature from its metadata;
-            without one there its inputs and outputs are as the graph names them, and none is a state.
+            without one there its inputs and outputs are as the graph names them.
         device: "cpu", "cuda" or "cuda:N".
-        threads: how many threads share one operator; None leaves ONNX Runtime's default.
+        threads: how many threads share one operator; None takes one for a small model, and for a large one what the
+            process may use, up to four. The threads sleep while there is nothing to do.
+        states: for a bare file without a signature, which inputs are states: {input: output that gives the next}.
+        constants: inputs that are the same in every run, such as {"sr": 16000}: `run` and `push` no longer take them.
+        context: the part of an input that the model wants to see again before each chunk of a stream, such as
+            {"input": {1: 64}}, the last 64 steps along dimension 1.
+        nan: "propagate" gives NaN to the model, whose LSTM and GRU operators may make a number of it; "raise" refuses
+            inputs and states with one. An OrtValue is not looked at.
+        cuda_graph: on a GPU, have a stream's chunks of each shape captured as a CUDA graph and replayed.
 
     Raises:
         BundleError: the bundle or file is missing, damaged, of an unknown version, or points outside its folder.
         DependencyError: onnxruntime is missing.
         DeviceError: the device cannot be had; the text says why. Nothing falls back to the CPU.
-        InputError: `device` or `threads` is not of the form above.
+        InputError: an argument is not of the form above, or names what the model does not have.
     """
-    where, target = Path(path), Device.parse(device)
+    where, target = Path(path), Device.parse(device, cuda_graph)
     if where.is_dir():
+        if states is not None:
+            raise InputError(f"{where} is a bundle, which tells its own states: leave `states` out")
         bundle = Bundle.open(where)
         model = bundle.read(ONNX)
-        for name in _external.check(model, where):
+        external = _external.check(model, where)
+        for name in external:
             bundle.verify(name)  # refuses a file that the manifest does not list
-        session = _session.create(model, target, threads, where)
+        session = _session.create(model, target, threads, where, _size(model, where, external))
         signature = bundle.signature
     else:
         bundle = None
         model = _read(where)
-        _external.check(model, where.parent)
-        session = _session.create(model, target, threads, where.parent)
-        signature = _session.signature(session)
+        external = _external.check(model, where.parent)
+        session = _session.create(model, target, threads, where.parent, _size(model, where.parent, external))
+        signature = _session.signature(session, states)
     _session.agree(session, signature)
-    return Model(signature, str(target), where, session, bundle)
+    left, options = _options.read(signature, constants, context, nan)
+    return Model(left, str(target), where, session, bundle, target, options, buffers(options.constants, target))
+
+
+def _size(model: bytes, folder: Path, external: list[str]) -> int:
+    return len(model) + sum((folder / name).stat().st_size for name in external)
 
 
 def _read(path: Path) -> bytes:
@@ -59,6 +90,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+
+
+def _failed(error: Exception) -> Error:
+    return Error(
+        f"ONNX Runtime failed on inputs whose names, types and sizes fit ({error}): a value may be out of the model's "
+        "range, such as an unknown id, or the model fixes a size; rnn-export verify tells"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -76,6 +114,10 @@ class Model:
     path: Path
     _session: Any
     _bundle: Bundle | None
+    _device: Device
+    _options: Options
+    _constants: Buffers
+    _loaded: int = field(default_factory=lambda: _fork.generation)
 
     def run(
         self,
@@ -93,27 +135,61 @@ class Model:
             state: by input name, as `Result.state` of an earlier run gives it; what is left out starts as zeros.
             lengths: valid steps of each row, integers (batch,); None takes every row as full.
 
+        Returns:
+            The outputs as NumPy arrays; as onnxruntime.OrtValues on the model's device where an input or state is one,
+            or is an array on a GPU (PyTorch's, CuPy's; by DLPack, without a copy, and `torch.from_dlpack` takes them).
+
         Raises:
             InputError: something does not fit the signature; lists everything that does not.
-            Error: ONNX Runtime fails on inputs that do fit.
+            Error: ONNX Runtime fails on inputs that do fit, or the process was forked since `load`.
         """
+        _fork.check(self._loaded)
+        if _values.among(inputs) or (state and _values.among(state)):
+            given = _values.by_name(self.signature.data_inputs, inputs) | dict(state or {})
+            return Result(self.signature, self._run_values(given, lengths))
         feeds = _feeds.make(self.signature, inputs, state, lengths)
-        try:
-            arrays = self._session.run([spec.name for spec in self.signature.outputs], feeds)
-        except Exception as error:  # onnxruntime's errors have no base class but Exception
-            raise Error(
-                f"ONNX Runtime failed on inputs whose names, types and sizes fit ({error}): a value may be out of the "
-                "model's range, such as an unknown id, or the model fixes a size; rnn-export verify tells"
-            ) from None
-        return Result(self.signature, arrays)
+        if self._options.nan == "raise":
+            _guards.refuse_nan(feeds)
+        return Result(self.signature, self._run(feeds))
 
-    def stream(self, batch: int = 1) -> Stream:
-        """A stream of `batch` sequences that arrive in chunks; its state begins as zeros and is carried.
+    def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs, from an array for every input that is not constant."""
+        names = [spec.name for spec in self.signature.outputs]
+        try:
+            arrays = self._session.run(names, feeds | self._options.constants, _session.apart(self._device))
+        except Exception as error:  # onnxruntime's errors have no base class but Exception
+            raise _failed(error) from None
+        return dict(zip(names, arrays, strict=True))
+
+    def _run_values(self, given: Mapping[str, Any], lengths: object) -> dict[str, Any]:
+        """All outputs as OrtValues on the model's device, from inputs by name of which some are OrtValues."""
+        to_check, values = _values.split(given)
+        feeds = _feeds.make(self.signature, to_check, None, lengths)
+        binding, make = self._session.io_binding(), onnxruntime().OrtValue.ortvalue_from_numpy
+        for name, array in (feeds | self._options.constants).items():
+            value = values[name] if name in values else make(array, self._device.kind, self._device.index)
+            binding.bind_ortvalue_input(name, value)
+        names = [spec.name for spec in self.signature.outputs]
+        for name in names:
+            binding.bind_output(name, self._device.kind, self._device.index)
+        self._device.synchronize()
+        try:
+            self._session.run_with_iobinding(binding, _session.apart(self._device))
+        except Exception as error:  # onnxruntime's errors have no base class but Exception
+            raise _failed(error) from None
+        return dict(zip(names, binding.get_outputs(), strict=True))
+
+    def stream(self, batch: int = 1, initial: Mapping[str, ArrayLike] | None = None) -> Stream:
+        """A stream of `batch` sequences that arrive in chunks, whose state is carried.
+
+        Args:
+            batch: how many sequences.
+            initial: what the states start from, and go back to at `reset`, by input name; those left out are zeros.
 
         Raises:
-            InputError: the model has no state, or `batch` is not a number of sequences.
+            InputError: the model has no state, `batch` is not a number of sequences, or `initial` does not fit.
         """
-        return Stream(self, self._session, batch)
+        return Stream(self, batch, initial)
 
     def example(self) -> dict[str, NDArray[Any]]:
         """The inputs of the first recorded run, by name: the example that the model was exported with.
@@ -136,12 +212,14 @@ class Model:
             raise MismatchError(f"{self.path} does not give the recorded results on {self.device}:\n{report}", report)
         return report
 
-    def _recorded(self) -> tuple[Bundle, list[_golden.Case]]:
+    def _recorded(self) -> tuple[Bundle, list[Case]]:
+        from . import _golden  # zipfile with it: a sixth of what importing rnn_runtime costs
+
         if self._bundle is None:
             raise BundleError(f"{self.path} has no {GOLDEN} to check against; expected a bundle: load the folder")
         return self._bundle, _golden.unpack(self._bundle.read(GOLDEN))
 
-    def _replay(self, case: _golden.Case, tolerance: dict[str, float]) -> list[Row]:
+    def _replay(self, case: Case, tolerance: dict[str, float]) -> list[Row]:
         names = {spec.name for spec in self.signature.outputs}
         if case.outputs.keys() != names:
             raise BundleError(
@@ -160,7 +238,7 @@ class Model:
             rows.append(Row(backend, shape, name, found.error, found.bound, found.where, found.passed, note=found.note))
         return rows
 
-    def _sizes(self, case: _golden.Case) -> dict[str, int]:
+    def _sizes(self, case: Case) -> dict[str, int]:
         shapes = (
             (spec.axes, case.inputs[spec.name].shape) for spec in self.signature.inputs if spec.name in case.inputs
         )

@@ -19,9 +19,10 @@ class Result(Mapping[str, NDArray[Any]]):
 
     __slots__ = ("_arrays", "_signature")
 
-    def __init__(self, signature: Signature, arrays: list[NDArray[Any]]) -> None:
+    def __init__(self, signature: Signature, arrays: dict[str, NDArray[Any]]) -> None:
+        """From all outputs by name, in the graph's order."""
         self._signature = signature
-        self._arrays = {spec.name: array for spec, array in zip(signature.outputs, arrays, strict=True)}
+        self._arrays = arrays
 
     def __getitem__(self, key: str | int) -> NDArray[Any]:
         if not isinstance(key, str):

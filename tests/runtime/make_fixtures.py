@@ -92,11 +92,86 @@ def two_inputs() -> onnx.ModelProto:
     return made
 
 
+def voice() -> onnx.ModelProto:
+    """The kind of file that others publish: a state of its own names, a constant input, unnamed axes, no signature.
+
+    input (batch, samples), sr (): int64, state (2, batch, 3) -> output (batch, 1), stateN (2, batch, 3). The samples
+    are cut into frames of two; the output is a mean over the last frame's hidden values, divided by sr.
+    """
+    signature = Signature(
+        (
+            TensorSpec("input", "float32", ("b", "s")),
+            TensorSpec("state", "float32", (2, "b", HIDDEN)),
+            TensorSpec("sr", "int64", ()),
+        ),
+        (TensorSpec("output", "float32", ("b", 1)), TensorSpec("stateN", "float32", (2, "b", HIDDEN))),
+    )
+    frame = 2
+    nodes = [
+        helper.make_node("Reshape", ["input", "frames"], ["cut"]),  # (batch, frames, 2)
+        helper.make_node("Transpose", ["cut"], ["x"], perm=[1, 0, 2]),
+        helper.make_node("Split", ["state"], ["h", "c"], axis=0),
+        helper.make_node("LSTM", ["x", "w", "r", "b", "", "h", "c"], ["", "h_n", "c_n"], hidden_size=HIDDEN),
+        helper.make_node("Concat", ["h_n", "c_n"], ["stateN"], axis=0),
+        helper.make_node("Squeeze", ["h_n", "first"], ["last"]),
+        helper.make_node("ReduceMean", ["last"], ["mean"], axes=[1]),
+        helper.make_node("Cast", ["sr"], ["rate"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["mean", "rate"], ["output"]),
+    ]
+    constants = {
+        "frames": np.array([0, -1, frame], np.int64),
+        "first": np.array([0], np.int64),
+        "w": numbers(1, 4 * HIDDEN, frame, seed=3),
+        "r": numbers(1, 4 * HIDDEN, HIDDEN, seed=11),
+        "b": numbers(1, 8 * HIDDEN, seed=23),
+    }
+    made = model(nodes, signature, constants)
+    for tensor in (*made.graph.input, *made.graph.output):
+        for dim in tensor.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.Clear()
+    return made
+
+
+def ids() -> onnx.ModelProto:
+    """Ids out of a vocabulary of 5 into the RNN, and which steps are not id 0: an output whose size depends on values.
+
+    ids (sequence, batch): int64, h_0 -> output, h_n, found (2, n): int64. An id of 5 or more fails in ONNX Runtime.
+    """
+    signature = Signature(
+        (TensorSpec("ids", "int64", ("sequence", "batch")), H_0),
+        (OUTPUT, H_N, TensorSpec("found", "int64", (2, "n"))),
+        STATES,
+    )
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["x"]),
+        helper.make_node("RNN", ["x", "w", "r", "b", "", "h_0"], ["y", "h_n"], hidden_size=HIDDEN),
+        helper.make_node("Squeeze", ["y", "directions"], ["output"]),
+        helper.make_node("NonZero", ["ids"], ["found"]),
+    ]
+    constants = weights() | {"directions": np.array([1], np.int64), "table": numbers(5, INPUT, seed=1)}
+    return model(nodes, signature, constants)
+
+
+def two_states() -> onnx.ModelProto:
+    """Two running sums whose first axes have different names, so that a stream has no one batch for them.
+
+    x (rows, 2), a (rows, 2), b (columns,) -> a_next = a + x, b_next = b + 1.
+    """
+    x, a, b = (TensorSpec(n, "float32", s) for n, s in (("x", ("rows", 2)), ("a", ("rows", 2)), ("b", ("columns",))))
+    outputs = (TensorSpec("a_next", "float32", ("rows", 2)), TensorSpec("b_next", "float32", ("columns",)))
+    nodes = [helper.make_node("Add", ["a", "x"], ["a_next"]), helper.make_node("Add", ["b", "one"], ["b_next"])]
+    return model(nodes, Signature((x, a, b), outputs), {"one": np.ones(1, np.float32)})
+
+
 def write(folder: Path) -> None:
     (folder / "external").mkdir(parents=True, exist_ok=True)
     onnx.save(with_signature(rnn(RNN), RNN), folder / "rnn.onnx")
     onnx.save(with_signature(rnn(PACKED), PACKED), folder / "packed.onnx")
     onnx.save(two_inputs(), folder / "two_inputs.onnx")
+    onnx.save(voice(), folder / "voice.onnx")
+    onnx.save(ids(), folder / "ids.onnx")
+    onnx.save(two_states(), folder / "two_states.onnx")
     external = with_signature(rnn(RNN), RNN)
     # The Squeeze needs its axes inside the model: onnx counts 33 bytes more than the 8 that they are.
     convert_model_to_external_data(external, location="weights.bin", size_threshold=50)

@@ -129,7 +129,7 @@ def test_threads_that_are_none(files: Path, threads: Any) -> None:
 @pytest.mark.parametrize("threads", [1, 2, None])
 def test_threads(files: Path, threads: int | None, make_numbers: Callable) -> None:
     model = load(files / "rnn.onnx", threads=threads)
-    assert model._session.get_session_options().intra_op_num_threads == (threads or 0)
+    assert model._session.get_session_options().intra_op_num_threads == (threads or 1)
     assert model.run(make_numbers(2, 2, 4))
 
 

@@ -1,6 +1,10 @@
 """Streams: chunks with the state carried equal the whole, and nothing that fails changes the state."""
 
+import asyncio
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_runtime import Error, InputError, Model, Signature, Stream
+from rnn_runtime import Error, InputError, Model
 from rnn_runtime._model import load
 
 STEPS = 12
@@ -56,7 +60,20 @@ def test_lengths_are_taken(packed: Model, make_numbers: Callable, expected: Call
     stream = packed.stream(batch=2)
     first = stream.push(x[:4], lengths=[4, 4])
     second = stream.push(x[4:], lengths=[4, 2])
+    assert list(second) == ["output", "h_n"]
     np.testing.assert_allclose(np.concatenate([first["output"], second["output"]]), want, rtol=0, atol=1e-6)
+
+
+def test_lengths_change_from_push_to_push(packed: Model, make_numbers: Callable) -> None:
+    x, stream, by_hand = make_numbers(40, 2, 4, seed=1), packed.stream(batch=2), {}
+    for k, lengths in enumerate([[4, 4], [4, 2], [1, 1], [3, 4], None, [2, 4], [4, 4], None]):
+        chunk = x[4 * k : 4 * k + 4]
+        want = packed.run(chunk, state=by_hand, lengths=lengths)
+        by_hand = want.state
+        got = stream.push(chunk, lengths)
+        assert got.keys() == want.keys()
+        for name in want:
+            np.testing.assert_array_equal(got[name], want[name])
 
 
 @pytest.mark.parametrize("rows", [[1], 1, np.array([False, True, False]), (1,)])
@@ -145,19 +162,27 @@ def test_a_push_that_fails_leaves_the_state(rnn: Model, make_numbers: Callable, 
     np.testing.assert_allclose(stream.push(x[5:])["output"], rnn.run(x)["output"][5:], rtol=0, atol=1e-6)
 
 
-def test_a_failure_of_onnx_runtime_leaves_the_state(rnn: Model, make_numbers: Callable, monkeypatch) -> None:
-    x = make_numbers(STEPS, 1, 4, seed=1)
-    stream = rnn.stream()
-    stream.push(x[:1])
-    (plan,) = stream._plans.values()
+@pytest.mark.parametrize("pushes", range(6))  # the first of a shape, the second, those after, and the fast path
+def test_a_failure_of_onnx_runtime_leaves_the_state(files: Path, pushes: int) -> None:
+    model = load(files / "ids.onnx", states={"h_0": "h_n"})
+    ids = np.array([1, 2, 3, 4, 1, 2, 3])[:, None, None]
+    stream = model.stream()
+    for chunk in ids[:pushes]:
+        stream.push(chunk)
+    before = stream.state
+    for _ in range(2):
+        with pytest.raises(Error, match="ONNX Runtime failed"):
+            stream.push(np.array([[5]]))
+    np.testing.assert_array_equal(stream.state["h_0"], before["h_0"])
+    whole = model.run({"ids": ids[:, :, 0], "h_0": np.zeros((1, 1, 3), np.float32)})
+    last = stream.push(ids[pushes:, :, 0])["output"]
+    np.testing.assert_allclose(last, whole["output"][pushes:], rtol=0, atol=1e-6)
 
-    def fail(_: object) -> None:
-        raise RuntimeError("out of memory")
 
-    with monkeypatch.context() as patch, pytest.raises(Error, match="the state is as it was"):
-        patch.setattr(plan, "_session", fail)
-        stream.push(x[1:2])
-    np.testing.assert_allclose(stream.push(x[1:])["output"], rnn.run(x)["output"][1:], rtol=0, atol=1e-6)
+def test_outputs_whose_size_depends_on_values(files: Path) -> None:
+    stream = load(files / "ids.onnx", states={"h_0": "h_n"}).stream()
+    found = [stream.push(np.array([[k % 2]]))["found"].shape[1] for k in [1, 1, 1, 1, 1, 0, 1, 0, 0, 1]]
+    assert found == [1, 1, 1, 1, 1, 0, 1, 0, 0, 1]
 
 
 def test_a_chunk_of_any_layout_in_memory_is_taken(rnn: Model, make_numbers: Callable) -> None:
@@ -192,12 +217,178 @@ def test_a_batch_that_is_none_is_refused(rnn: Model, batch: object) -> None:
         rnn.stream(batch=batch)
 
 
-def test_states_of_two_axes_have_no_one_batch(rnn: Model) -> None:
-    from rnn_runtime import StateSpec, TensorSpec
+@pytest.fixture(scope="module")
+def sums(files: Path) -> Model:
+    return load(files / "two_states.onnx", states={"a": "a_next", "b": "b_next"})
 
-    specs = (TensorSpec("a", "float32", ("rows",)), TensorSpec("b", "float32", ("columns",)))
-    outs = (TensorSpec("c", "float32", ("rows",)), TensorSpec("d", "float32", ("columns",)))
-    signature = Signature(specs, outs, (StateSpec("a", "c"), StateSpec("b", "d")))
-    model = Model(signature, "cpu", Path(), None, None)
+
+def test_states_of_two_axes_have_no_one_batch(sums: Model) -> None:
     with pytest.raises(InputError, match=r"the states have the axes \['columns', 'rows'\]"):
-        Stream(model, None, 1)
+        sums.stream()
+
+
+def test_states_start_from_what_is_given_and_go_back_to_it(sums: Model) -> None:
+    b = np.array([5, 7, 9], np.float32)
+    stream = sums.stream(batch=2, initial={"b": b})
+    x = np.ones((2, 2), np.float32)
+    for _ in range(5):
+        stream.push(x)
+    np.testing.assert_array_equal(stream.state["a"], 5 * x)
+    np.testing.assert_array_equal(stream.state["b"], b + 5)
+    stream.reset([0])  # b has no rows
+    np.testing.assert_array_equal(stream.state["a"], [[0, 0], [5, 5]])
+    np.testing.assert_array_equal(stream.fork().state["b"], b + 5)
+    stream.reset()
+    np.testing.assert_array_equal(stream.state["b"], b)
+    np.testing.assert_array_equal(stream.state["a"], 0 * x)
+
+
+@pytest.mark.parametrize(
+    ("initial", "text"),
+    [
+        ({"c": np.zeros(2, np.float32)}, "there is no state 'c' to start from: the states are a, b"),
+        ({"b": np.zeros(2)}, "has dtype float64"),
+        ({"b": np.zeros((2, 2), np.float32)}, "has 2 dimensions"),
+        ({"b": np.zeros(0, np.float32)}, "has size 0 along 'columns'"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(sums: Model, initial: dict, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        sums.stream(batch=2, initial=initial)
+
+
+def test_a_start_of_another_batch_is_refused(rnn: Model) -> None:
+    with pytest.raises(InputError, match="'h_0' has size 3 in dimension 1; the model takes 2"):
+        rnn.stream(batch=2, initial={"h_0": np.zeros((1, 3, 3), np.float32)})
+
+
+def test_a_learned_start(rnn: Model, make_numbers: Callable) -> None:
+    x, h_0 = make_numbers(STEPS, 2, 4, seed=1), make_numbers(1, 2, 3, seed=2)
+    stream = rnn.stream(batch=2, initial={"h_0": h_0})
+    want = rnn.run(x, state={"h_0": h_0})["output"]
+    for _ in range(2):
+        got = np.concatenate([stream.push(chunk)["output"] for chunk in np.split(x, [1, 2, 3, 4])])
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+        stream.reset()
+
+
+def test_many_lengths_in_turn(rnn: Model, make_numbers: Callable) -> None:
+    x, lengths = make_numbers(5000, 1, 4, seed=1), np.random.default_rng(0).integers(1, 100, 80)
+    whole, stream, at = rnn.run(x)["output"], rnn.stream(), 0
+    for steps in lengths:
+        np.testing.assert_allclose(stream.push(x[at : at + steps])["output"], whole[at : at + steps], rtol=0, atol=1e-6)
+        at += steps
+
+
+def test_asyncio_pushes_run_in_order_and_the_loop_goes_on(rnn: Model, make_numbers: Callable) -> None:
+    x = make_numbers(200, 1, 4, seed=1)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async def main() -> list[np.ndarray]:
+        stream, ticker = rnn.stream(), asyncio.create_task(tick())
+        # All are under way at once.
+        results = await asyncio.gather(*(stream.push_async(x[t : t + 1]) for t in range(len(x))))
+        ticker.cancel()
+        return [result["output"] for result in results]
+
+    got = np.concatenate(asyncio.run(main()))
+    np.testing.assert_allclose(got, rnn.run(x)["output"], rtol=0, atol=1e-6)
+    assert ticks > 200
+
+
+def test_an_asyncio_push_that_fails_leaves_the_state(rnn: Model, make_numbers: Callable) -> None:
+    x = make_numbers(4, 1, 4, seed=1)
+
+    async def main() -> np.ndarray:
+        stream = rnn.stream()
+        await stream.push_async(x[:2])
+        with pytest.raises(InputError, match="has dtype float64"):
+            await stream.push_async(np.zeros((1, 1, 4)))
+        return (await stream.push_async(x[2:]))["output"]
+
+    np.testing.assert_allclose(asyncio.run(main()), rnn.run(x)["output"][2:], rtol=0, atol=1e-6)
+
+
+def test_ort_values_in_give_ort_values_out(files: Path, make_numbers: Callable) -> None:
+    import onnxruntime
+
+    value = onnxruntime.OrtValue.ortvalue_from_numpy
+    rnn = load(files / "rnn.onnx")
+    x = make_numbers(STEPS, 2, 4, seed=1)
+    want = rnn.run(x)
+    stream = rnn.stream(batch=2)
+    first, second = stream.push(value(x[:5])), stream.push({"x": value(x[5:])})
+    assert isinstance(first["output"], onnxruntime.OrtValue)
+    np.testing.assert_allclose(second["output"].numpy(), want["output"][5:], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(stream.state["h_0"], want["h_n"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(stream.push(x[:1])["output"].shape, (1, 2, 3))  # and NumPy's again
+    going_on = rnn.run(value(x[5:]), state=first.state)
+    np.testing.assert_array_equal(np.from_dlpack(going_on["output"]), second["output"].numpy())
+
+
+@pytest.mark.parametrize(
+    ("chunk", "text"),
+    [
+        (np.zeros((1, 1, 5), np.float32), "the model takes 4"),
+        (np.zeros((1, 1, 4)), "has dtype float64"),
+        (np.zeros((1, 3, 4), np.float32), "axis 'batch' has size"),
+    ],
+)
+def test_ort_values_are_checked(rnn: Model, chunk: np.ndarray, text: str) -> None:
+    import onnxruntime
+
+    with pytest.raises(InputError, match=text):
+        rnn.stream().push(onnxruntime.OrtValue.ortvalue_from_numpy(chunk))
+
+
+@pytest.mark.parametrize("pushes", [0, 1, 5])
+def test_nan_is_refused_where_asked_for(files: Path, make_numbers: Callable, pushes: int) -> None:
+    x = make_numbers(1, 1, 4, seed=1)
+    model = load(files / "rnn.onnx", nan="raise")
+    stream = model.stream()
+    for _ in range(pushes):
+        stream.push(x)
+    before = stream.state
+    bad = x.copy()
+    bad[0, 0, 2] = np.nan
+    with pytest.raises(InputError, match=r"x\[0, 0, 2\] is NaN"):
+        stream.push(bad)
+    np.testing.assert_array_equal(stream.state["h_0"], before["h_0"])
+    with pytest.raises(InputError, match=r"x\[0, 0, 2\] is NaN"):
+        model.run(bad)
+    with pytest.raises(InputError, match=r"h_0\[0, 0, 1\] is NaN"):
+        model.run(x, state={"h_0": np.array([[[0, np.nan, 0]]], np.float32)})
+    bad[0, 0, 2] = np.inf
+    assert np.isfinite(stream.push(bad)["output"]).all()  # tanh of it
+
+
+def test_nan_goes_through_where_not(rnn: Model) -> None:
+    assert np.isnan(rnn.stream().push(np.full((1, 1, 4), np.nan, np.float32))["output"]).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_loads_after_the_fork(files: Path) -> None:
+    probe = f"""
+import os, numpy as np, rnn_runtime
+x = np.ones((1, 1, 4), np.float32)
+model = rnn_runtime.load({str(files / "rnn.onnx")!r})
+streams = [model.stream(), model.stream()]
+for _ in range(5): streams[0].push(x)
+if os.fork() == 0:
+    for call in (lambda: model.run(x), lambda: streams[0].push(x), lambda: streams[1].push(x)):
+        try: call()
+        except rnn_runtime.Error as error: assert "load after the fork" in str(error); print("refused", flush=True)
+    rnn_runtime.load({str(files / "rnn.onnx")!r}).stream().push(x); print("loaded", flush=True)
+    os._exit(0)
+os.wait()
+streams[0].push(x); print("goes on", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:-1] == ["refused"] * 3 + ["loaded", "goes on"]

@@ -1,0 +1,89 @@
+"""What `load` was told about a model beside its signature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _guards
+from ._errors import InputError
+from ._signature import Signature
+
+NAN = ("propagate", "raise")
+
+
+class Context(NamedTuple):
+    """How much of an input a model wants to see again before each chunk: the last `steps` along `dimension`."""
+
+    dimension: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """Constants, context and the answer to NaN, checked against a signature.
+
+    Attributes:
+        constants: inputs that are the same in every run, by name.
+        context: by the name of an input, what a stream puts before each chunk.
+        nan: "propagate" or "raise".
+    """
+
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    context: dict[str, Context] = field(default_factory=dict)
+    nan: str = "propagate"
+
+
+def read(
+    signature: Signature,
+    constants: Mapping[str, ArrayLike] | None,
+    context: Mapping[str, Mapping[int, int]] | None,
+    nan: str,
+) -> tuple[Signature, Options]:
+    """The options, and the signature without the inputs that are constant.
+
+    Raises:
+        InputError: something does not fit the signature.
+    """
+    if nan not in NAN:
+        raise InputError(f"nan is {nan!r}; expected 'propagate' or 'raise'")
+    known = {spec.name: spec for spec in signature.data_inputs}
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in (constants or {}).items():
+        if name not in known:
+            raise InputError(f"there is no input {name!r} to hold constant: the inputs are {', '.join(known)}")
+        # A plain 16000 has no dtype of its own, so it takes the graph's.
+        kind = None if hasattr(value, "dtype") else known[name].dtype
+        try:
+            arrays[name] = np.array(value, dtype=kind, order="C")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"the constant {name!r} cannot be a {known[name]} ({error}): give such an array") from None
+        if problems := _guards.tensor(known[name], arrays[name]):
+            raise InputError("; ".join(problems))
+    inputs = tuple(spec for spec in signature.inputs if spec.name not in arrays)
+    left = Signature(inputs, signature.outputs, signature.states, signature.lengths)
+    if not left.data_inputs:
+        raise InputError("every input is held constant: leave one for `run` and `push` to give")
+    return left, Options(arrays, {name: _context(left, name, value) for name, value in (context or {}).items()}, nan)
+
+
+def _context(signature: Signature, name: str, value: object) -> Context:
+    known = {spec.name: spec for spec in signature.data_inputs}
+    if name not in known:
+        raise InputError(f"there is no input {name!r} to keep a context of: the inputs are {', '.join(known)}")
+    if signature.lengths is not None:
+        raise InputError("a model that takes lengths cannot keep a context: a row's last steps may be padding")
+    rank = len(known[name].axes)
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((dimension, steps),) = value.items()
+        whole = isinstance(dimension, int) and isinstance(steps, int)
+        if whole and -rank <= dimension < rank and steps > 0:
+            return Context(dimension % rank, steps)
+    raise InputError(
+        f"the context of {name!r} is {value!r}; expected {{dimension: steps}}, such as {{1: 64}}, for one of its "
+        f"{rank} dimensions"
+    )

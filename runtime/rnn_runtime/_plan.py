@@ -1,0 +1,174 @@
+"""How a stream's chunks of one shape are run: buffers at addresses that stay, bound once for each way round."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from ._device import Device, onnxruntime
+from ._session import GRAPH_ID
+
+if TYPE_CHECKING:
+    from ._model import Model
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+
+class Buffer:
+    """One tensor of a fixed shape that ONNX Runtime reads and writes in place, in host memory or on a GPU.
+
+    Attributes:
+        value: the onnxruntime.OrtValue to bind.
+        put: copies an array of the same shape and dtype into it.
+        get: gives its content as an array of its own.
+    """
+
+    __slots__ = ("get", "put", "value")
+
+    def __init__(self, content: Array, device: Device) -> None:
+        make = onnxruntime().OrtValue.ortvalue_from_numpy
+        self.put: Callable[[Array], None]
+        self.get: Callable[[], Array]
+        if device.kind == "cpu":
+            array = content.copy()
+            self.value = make(array)  # shares the array's memory
+            self.put, self.get = _setter(array), array.copy
+        else:
+            self.value = make(content, device.kind, device.index)
+            self.put, self.get = self.value.update_inplace, self.value.numpy
+
+
+Buffers = dict[str, Buffer]
+
+
+def buffers(arrays: Mapping[str, Array], device: Device) -> Buffers:
+    """A buffer for each array, with its content."""
+    return {name: Buffer(array, device) for name, array in arrays.items()}
+
+
+def _setter(array: Array) -> Callable[[Array], None]:
+    def put(content: Array) -> None:
+        array[...] = content
+
+    return put
+
+
+class Turn:
+    """One way round of the states: read from one set of buffers, written to the other.
+
+    Attributes:
+        run: runs the session over what is bound.
+        outputs: for each output in order its name and what reads its buffer.
+    """
+
+    __slots__ = ("_binding", "_names", "_order", "outputs", "run")
+
+    def __init__(self, session: Any, inputs: Buffers, outputs: Mapping[str, Buffer | None], device: Device) -> None:
+        self._binding = session.io_binding()
+        self._order = list(outputs)
+        self._names = sorted(outputs, key=lambda name: outputs[name] is None)  # as they are bound
+        for name, buffer in inputs.items():
+            self._binding.bind_ortvalue_input(name, buffer.value)
+        for name, target in outputs.items():
+            if target is not None:
+                self._binding.bind_ortvalue_output(name, target.value)
+        self.outputs = [(name, target.get) for name, target in outputs.items() if target is not None]
+        loose = [name for name, target in outputs.items() if target is None]
+        run = _runner(session, self._binding, device, not loose)
+        self.run = functools.partial(self._run_loose, run, loose, device) if loose else run
+
+    def _run_loose(self, run: Callable[[], None], loose: list[str], device: Device) -> None:
+        for name in loose:  # again before each run: a binding takes what the last one made for a buffer to fill
+            self._binding.bind_output(name, device.kind, device.index)
+        run()
+
+    def results(self) -> Arrays:
+        """All outputs of the run before, as arrays of their own."""
+        if len(self.outputs) == len(self._names):
+            return {name: get() for name, get in self.outputs}
+        arrays = dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
+        return {name: arrays[name] for name in self._order}
+
+
+_graphs = itertools.count(1)
+
+
+def _runner(session: Any, binding: Any, device: Device, fixed: bool) -> Callable[[], None]:
+    options = None
+    if device.graph:
+        options = onnxruntime().RunOptions()
+        # A graph is replayed over the addresses that it was captured with, so each binding has its own.
+        options.add_run_config_entry(GRAPH_ID, str(next(_graphs)) if fixed else "-1")
+    try:
+        # The public run checks again, at each step, what holds for every step: a tenth of the time of a small one.
+        return functools.partial(session._sess.run_with_iobinding, binding._iobinding, options)
+    except AttributeError:
+        return functools.partial(session.run_with_iobinding, binding, options)
+
+
+class Plan:
+    """The two turns for chunks of one shape, and the buffers of their inputs.
+
+    Attributes:
+        put: copies a chunk that is one array into its buffer.
+        turns: from the first set of the state's buffers into the second, and back.
+        fixed: every output has a buffer, so that nothing is allocated in ONNX Runtime.
+        certain: the sizes of the outputs follow from those of the inputs, by the signature.
+    """
+
+    __slots__ = ("_inputs", "_model", "_states", "_sure", "certain", "fixed", "put", "turns")
+
+    def __init__(self, model: Model, inputs: Arrays, states: tuple[Buffers, Buffers], outputs: Arrays) -> None:
+        """Buffers for arrays of these shapes; `outputs` are those of a run before."""
+        signature = model.signature
+        self._model, self._states = model, states
+        self._inputs = buffers(inputs, model._device)
+        self.put = next(iter(self._inputs.values())).put
+        known = {axis for spec in signature.inputs for axis in spec.axes if isinstance(axis, str)}
+        self._sure = {
+            spec.name: outputs[spec.name]
+            for spec in signature.outputs
+            if all(isinstance(axis, int) or axis in known for axis in spec.axes)
+        }
+        # Other sizes are taken to be those of the run before; but lengths change from run to run.
+        bound = outputs if signature.lengths is None else self._sure
+        self.certain = len(bound) == len(self._sure)
+        self.fixed = len(bound) == len(outputs)
+        self.turns = self._bind(bound)
+
+    def _bind(self, outputs: Arrays) -> tuple[Turn, ...]:
+        model = self._model
+        next_of = {state.output: state.input for state in model.signature.states}
+        targets = {
+            spec.name: Buffer(outputs[spec.name], model._device) if spec.name in outputs else None
+            for spec in model.signature.outputs
+            if spec.name not in next_of
+        }
+        inputs = self._inputs | model._constants
+        return tuple(
+            Turn(
+                model._session,
+                inputs | now,
+                {
+                    spec.name: later[next_of[spec.name]] if spec.name in next_of else targets[spec.name]
+                    for spec in model.signature.outputs
+                },
+                model._device,
+            )
+            for now, later in (self._states, self._states[::-1])
+        )
+
+    def loosen(self) -> None:
+        """Let ONNX Runtime make the outputs from now on: their sizes depend on values."""
+        self.fixed, self.certain = False, True
+        self.turns = self._bind(self._sure)
+
+    def fill(self, inputs: Arrays) -> None:
+        """Copy all inputs into their buffers."""
+        for name, buffer in self._inputs.items():
+            buffer.put(inputs[name])

@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUNTIME_VENV := .venv-runtime
 LATEST_VENV := .venv-latest
+CUDA_VENV := .venv-cuda
+BENCH_VENV := .venv-bench
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-cuda bench-streaming conformance conformance-latest lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +23,13 @@ test-runtime: $(RUNTIME_VENV)/.installed ## run the runtime's tests where PyTorc
 	$(RUNTIME_VENV)/bin/python -c "from importlib.util import find_spec; found = [n for n in ('torch', 'onnx', 'rich') if find_spec(n)]; assert not found, found"
 	$(RUNTIME_VENV)/bin/rnn-export --help
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
+
+test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-gpu (250 MB): on a GPU if there is one, else the errors without
+	$(CUDA_VENV)/bin/python -m pytest tests/runtime
+
+bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
+	$(BENCH_VENV)/bin/python benchmarks/streaming.py
+	$(BENCH_VENV)/bin/python benchmarks/threads.py
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py
@@ -39,7 +48,7 @@ lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(BENCH_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
@@ -47,6 +56,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test --group lint
+	touch $@
+
+$(CUDA_VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(CUDA_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cuda]" --group test-runtime
+	touch $@
+
+$(BENCH_VENV)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --requirement benchmarks/requirements.txt
 	touch $@
 
 $(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt

@@ -6,6 +6,8 @@ import contextlib
 import io
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +18,8 @@ pytest.importorskip("torch")
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 GUIDE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+STREAMING = (Path(__file__).parent.parent / "docs" / "streaming.md").read_text(encoding="utf-8")
+FIXTURES = Path(__file__).parent / "runtime" / "fixtures"
 MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(python|console)\n(.*?)```", README, re.DOTALL)
 
@@ -63,7 +67,7 @@ def test_the_examples_run_in_the_order_of_the_readme(tmp_path, monkeypatch, caps
             if expected:
                 assert masked(printed) == masked(expected), command
             seen.append(arguments[1])
-    assert seen == ["export", "python", "python", "export", "run", "verify"]
+    assert seen == ["export", "python", "python", "python", "export", "run", "verify"]
     assert "torch" not in capsys.readouterr().err
 
 
@@ -78,6 +82,22 @@ def test_the_examples_of_the_guide_run_in_its_order(tmp_path, monkeypatch):
     detector = scope["rnn_runtime"].load("build/detector")
     whole = detector.run(scope["x"])["output"]
     np.testing.assert_allclose(np.concatenate(scope["outputs"], 1), whole, atol=1e-6)
+
+
+def test_the_examples_of_the_streaming_guide_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(["rnn-export", "export", "hello", "-o", "build/hello", "--format", "onnx"])
+    shutil.copy(FIXTURES / "voice.onnx", "vad.onnx")
+    blocks = re.findall(r"```python\n(.*?)```", STREAMING, re.DOTALL)
+    assert len(blocks) >= 3
+    scope = {"__name__": "streaming", "samples": np.zeros((1, 512), np.float32)}
+    for block in blocks:
+        exec(compile(block, "streaming.md", "exec"), scope)
+    assert scope["probability"].shape == (1, 1)
+    (script,) = (block for block in blocks if "ProcessPoolExecutor" in block)
+    Path("script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "(5, 1, 2)\n", done.stderr
 
 
 def test_the_mask_hides_errors_and_nothing_else():

@@ -63,10 +63,10 @@ class Turn:
 
     Attributes:
         run: runs the session over what is bound.
-        outputs: for each output in order its name and what reads its buffer.
+        results: all outputs of the run before by name, as arrays of their own.
     """
 
-    __slots__ = ("_binding", "_names", "_order", "outputs", "run")
+    __slots__ = ("_binding", "_names", "_order", "results", "run")
 
     def __init__(self, session: Any, inputs: Buffers, outputs: Mapping[str, Buffer | None], device: Device) -> None:
         self._binding = session.io_binding()
@@ -77,22 +77,30 @@ class Turn:
         for name, target in outputs.items():
             if target is not None:
                 self._binding.bind_ortvalue_output(name, target.value)
-        self.outputs = [(name, target.get) for name, target in outputs.items() if target is not None]
         loose = [name for name, target in outputs.items() if target is None]
         run = _runner(session, self._binding, device, not loose)
         self.run = functools.partial(self._run_loose, run, loose, device) if loose else run
+        self.results = self._copy if loose else _reader([(n, b.get) for n, b in outputs.items() if b is not None])
 
     def _run_loose(self, run: Callable[[], None], loose: list[str], device: Device) -> None:
         for name in loose:  # again before each run: a binding takes what the last one made for a buffer to fill
             self._binding.bind_output(name, device.kind, device.index)
         run()
 
-    def results(self) -> Arrays:
-        """All outputs of the run before, as arrays of their own."""
-        if len(self.outputs) == len(self._names):
-            return {name: get() for name, get in self.outputs}
+    def _copy(self) -> Arrays:
         arrays = dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
         return {name: arrays[name] for name in self._order}
+
+
+def _reader(outputs: list[tuple[str, Callable[[], Array]]]) -> Callable[[], Arrays]:
+    """What makes a dict of the outputs: written out for the common counts, which takes half the time."""
+    if len(outputs) == 2:
+        (a, get_a), (b, get_b) = outputs
+        return lambda: {a: get_a(), b: get_b()}
+    if len(outputs) == 3:
+        (a, get_a), (b, get_b), (c, get_c) = outputs
+        return lambda: {a: get_a(), b: get_b(), c: get_c()}
+    return lambda: {name: get() for name, get in outputs}
 
 
 _graphs = itertools.count(1)

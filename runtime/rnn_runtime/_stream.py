@@ -89,7 +89,7 @@ class Stream:
                         raise _failed(error) from None
                     return self._push(chunk, lengths)
                 self._current ^= 1
-                return Result(self._signature, {name: get() for name, get in turn.outputs})
+                return Result(self._signature, turn.results())
             return self._push(chunk, lengths)
 
     async def push_async(

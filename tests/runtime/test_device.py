@@ -2,12 +2,10 @@ import ctypes
 import importlib.metadata
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rnn_runtime import DeviceError, InputError, _device, load
@@ -176,9 +174,3 @@ def test_a_session_that_fell_back_in_silence_is_refused(
         warnings.simplefilter("ignore")  # onnxruntime's own, about a provider that is not available
         load(files / "rnn.onnx", device="cuda")
     assert capfd.readouterr().out == ""  # where onnxruntime prints its banner of a fallback
-
-
-@pytest.mark.cuda
-def test_on_a_gpu(files: Path, expected: Callable, make_numbers: Callable) -> None:
-    x = make_numbers(5, 2, 4)
-    np.testing.assert_allclose(load(files / "rnn.onnx", device="cuda").run(x)["output"], expected(x)[0], atol=1e-5)

@@ -1,0 +1,69 @@
+"""Peers measured side by side: each in a process of its own, one round of each after the other, medians of the rounds.
+
+A process that is not measured waits for a line on its standard input, so that it takes nothing from the one that is.
+"""
+
+import importlib.metadata
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def serve(setup: Callable[..., Callable[[], float]], *arguments: str) -> None:
+    """The worker's side: `setup` gives a function that runs one round and returns its seconds per unit of work."""
+    try:
+        one_round = setup(*arguments)
+    except ImportError as error:
+        print(json.dumps({"missing": str(error)}), flush=True)
+        return
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"seconds": one_round()}), flush=True)
+
+
+def measure(script: str, peers: Iterable[str], *arguments: str, rounds: int = 9) -> dict[str, list[float]]:
+    """Seconds of each round for each peer that could be set up: the workers are `script --worker PEER ARGUMENTS`."""
+    workers = {}
+    for peer in peers:
+        command = [sys.executable, script, "--worker", peer, *arguments]
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if json.loads(worker.stdout.readline() or "{}").get("ready"):
+            workers[peer] = worker
+        else:
+            worker.wait()
+    found = {peer: [] for peer in workers}
+    for _ in range(rounds):
+        for peer, worker in workers.items():
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            found[peer].append(json.loads(worker.stdout.readline())["seconds"])
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    return found
+
+
+def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """The median of ours over theirs, round by round, with the smallest and the largest."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def machine() -> str:
+    """The processor, and the versions of what was measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    vector = "AVX-512 with VNNI" if "avx512_vnni" in flags else "AVX-512" if "avx512f" in flags else "AVX2"
+    versions = []
+    for package in ("onnxruntime", "torch", "openvino", "numpy"):
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    processor = f"{len(names)} cores of {names[0]} ({vector})" if names else platform.processor()
+    return f"{processor}; Python {platform.python_version()}, {', '.join(versions)}"

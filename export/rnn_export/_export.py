@@ -90,7 +90,7 @@ def export(
             torch.export).
         lowering: how recurrent layers are written in ONNX. "fused": the RNN, LSTM and GRU operators; "scan": a Scan
             over matrix products; "auto": fused where ONNX Runtime has such an operator, which it has not for float64
-            and for an LSTM with proj_size.
+            and for an LSTM with proj_size, and a Scan for an RNN of hidden_size 64 and more, where it is faster.
         opset: of the ONNX graph; 18 if None, which is the oldest there is.
         tolerance: largest absolute error allowed, times the largest value where that is above 1. If None, by dtype
             (1e-5 for float32), or four times eager PyTorch's own error where that is more, a hundred times that at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 
@@ -44,3 +45,49 @@ def test_a_layer_with_these_options_is_right(tmp_path, eager64, cell, layers, bo
         for a, b, c in zip(got, traced, want, strict=True):
             np.testing.assert_allclose(a, c, rtol=0, atol=1e-5)
             np.testing.assert_allclose(b, c, rtol=0, atol=1e-5)
+
+
+class Packed(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.rnn = nn.RNN(4, hidden)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])[0]
+
+
+class Step(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.rnn = nn.RNN(4, hidden)
+
+    def forward(self, x, h):
+        y, h = self.rnn(x[None], h)
+        return y[0], h
+
+
+@pytest.mark.parametrize(
+    ("model", "operator"),
+    [
+        (nn.RNN(4, 63), "RNN"),
+        (nn.RNN(4, 64), "Scan"),
+        (nn.RNN(4, 64, 2, bidirectional=True), "Scan"),
+        (nn.GRU(4, 64), "GRU"),
+        (nn.LSTM(4, 64), "LSTM"),
+        (Packed(64), "RNN"),
+        (Step(64), "RNN"),
+    ],
+)
+def test_auto_writes_a_large_rnn_as_a_scan(tmp_path, model, operator):
+    inputs, options = torch.randn(5, 3, 4), {}
+    if isinstance(model, Packed):
+        inputs = (inputs, torch.tensor([5, 2, 3]))
+        options = {"axes": {"x": {0: "sequence", 1: "batch"}, "lengths": {0: "batch"}}}
+    if isinstance(model, Step):
+        inputs = (torch.randn(3, 4), torch.zeros(1, 3, 64))
+        options = {"axes": {"x": {0: "batch"}, "h": {1: "batch"}}}
+    bundle = export(model, inputs, tmp_path / "bundle", formats=["onnx"], **options)
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    found = {"RNN", "GRU", "LSTM", "Scan"} & manifest["operators"].keys()
+    assert found == {operator}

@@ -10,8 +10,20 @@ y = stream.push(chunk)  # chunk after chunk, the state carried
 model.check()  # replays the recorded inputs and outputs
 """
 
-from ._errors import BundleError, DependencyError, DeviceError, Error, InputError, MismatchError
+from ._errors import (
+    BundleError,
+    DependencyError,
+    DeviceError,
+    Error,
+    InputError,
+    MismatchError,
+    PoolFull,
+    QueueFull,
+    StreamClosed,
+)
+from ._metrics import Percentiles, PoolMetrics
 from ._model import Model, load
+from ._pool import PoolStream, StreamPool
 from ._report import Report, Row
 from ._result import Result
 from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
@@ -28,12 +40,19 @@ __all__ = [
     "LengthsSpec",
     "MismatchError",
     "Model",
+    "Percentiles",
+    "PoolFull",
+    "PoolMetrics",
+    "PoolStream",
+    "QueueFull",
     "Report",
     "Result",
     "Row",
     "Signature",
     "StateSpec",
     "Stream",
+    "StreamClosed",
+    "StreamPool",
     "TensorSpec",
     "load",
 ]

@@ -6,7 +6,10 @@ Exception
     ├── InputError       an array, a state or a length that the model does not take (a ValueError too)
     ├── MismatchError    results differ from the recorded ones; carries the report
     ├── DeviceError      the device asked for cannot be had
-    └── DependencyError  a package is missing; the text holds the `pip install` that brings it
+    ├── DependencyError  a package is missing; the text holds the `pip install` that brings it
+    ├── QueueFull        a StreamPool has as many chunks waiting as it may
+    ├── PoolFull         a StreamPool has as many streams open as it may
+    └── StreamClosed     a push to a stream, or a pool, that has ended
 
 `exit_code` is what the `rnn-export` command ends with.
 """
@@ -52,3 +55,19 @@ class DependencyError(Error, ImportError):
     """A package that this feature needs is not installed."""
 
     exit_code = 4
+
+
+class QueueFull(Error):
+    """As many chunks wait in a pool as may: nothing of this one was taken. Push it again later, or more slowly."""
+
+    exit_code = 4
+
+
+class PoolFull(Error):
+    """As many streams are open in a pool as may. Close one, or make the pool with a larger capacity."""
+
+    exit_code = 4
+
+
+class StreamClosed(Error):
+    """The stream was closed, by its owner, with its pool, or after a time without a push; the text says which."""

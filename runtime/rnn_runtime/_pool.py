@@ -1,0 +1,587 @@
+"""Many streams of one model, from threads and from asyncio: what has arrived is run as one batch."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from numpy.typing import ArrayLike
+
+from ._errors import Error, InputError, PoolFull, QueueFull, StreamClosed
+from ._metrics import PoolMetrics, Recorder
+from ._result import Result
+from ._rows import Arrays, Piece, Rows
+from ._schedule import Chunk, Queue, Schedule
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+    from types import TracebackType
+    from typing import Self
+
+    from ._model import Model
+
+Inputs = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
+Answer = tuple[Chunk, Result | None, Error | None]
+
+_LATE = 0.25e-3  # seconds that a sleeping thread wakes up late: it is woken that much earlier
+_ZEROS: Arrays = {}  # stands for a state of zeros, which needs no arrays
+
+
+class StreamPool:
+    """Up to `capacity` streams over one model, each as if it had the model to itself.
+
+    The chunks that have arrived are run as one batch, one of each stream. Chunks of unequal length share it where the
+    graph takes lengths, padded; the first few such batches are also run row by row, and where one row differs, a
+    model is taken not to be neutral to padding and unequal chunks run apart, as they do where it takes no lengths.
+    A stream with nothing to say is left out of the batch, and its state stays.
+
+    Results do not depend on who else is in the batch: the LSTM and GRU operators give the same bits at every batch
+    size; the vanilla RNN operator differs by up to 8e-7 from a run alone.
+
+    A batch starts when every open stream has a chunk in it, when it holds `max_batch` chunks, when the queue is full,
+    or when its oldest chunk has waited `max_wait_ms`: whichever comes first. Streams take turns, so one that pushes
+    without pause shuts out nobody. One thread of the pool's own runs the batches; the model's other users are not
+    hindered.
+
+    Use it as a context manager, or call `close`: the thread lives until then.
+
+    Args:
+        model: one whose inputs, outputs and states all have a batch axis.
+        capacity: how many streams may be open at once; their states are allocated here, in one array per state.
+        max_wait_ms: how long a chunk waits for others to share its batch, in milliseconds; 0 waits for none.
+        max_queue: how many chunks may wait in all, 4 per stream if left out. One stream has its share of them,
+            max_queue / capacity and at least 1, so that it cannot fill the queue for the others.
+        max_batch: the most chunks in one batch; `capacity` if left out.
+        idle_timeout: a stream without a push for this many seconds is ended, and its slot freed; None ends none.
+
+    Raises:
+        InputError: the model has no state, or a tensor without a batch axis, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        capacity: int,
+        *,
+        max_wait_ms: float = 2.0,
+        max_queue: int | None = None,
+        max_batch: int | None = None,
+        idle_timeout: float | None = None,
+    ) -> None:
+        _require_count("capacity", capacity)
+        max_queue = 4 * capacity if max_queue is None else max_queue
+        max_batch = capacity if max_batch is None else max_batch
+        _require_count("max_queue", max_queue)
+        _require_count("max_batch", max_batch)
+        _require_time("max_wait_ms", max_wait_ms, "milliseconds, 0 or more", zero=True)
+        if idle_timeout is not None:
+            _require_time("idle_timeout", idle_timeout, "seconds above 0, or None", zero=False)
+        self.capacity = capacity
+        self._rows = Rows(model, capacity)
+        wait = max_wait_ms / 1e3
+        self._schedule = Schedule(
+            max_batch, wait - min(_LATE, wait / 4), max_queue, max(1, max_queue // capacity), lambda: self._rows.unequal
+        )
+        self._idle_timeout = idle_timeout
+        self._idle_check = math.inf  # when the next stream may have been idle for so long
+        self._recorder = Recorder()
+        self._free = list(range(capacity))[::-1]
+        self._streams: dict[Queue, PoolStream] = {}
+        self._closed = False
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # guards all of the above, and the states
+        self._bell = _Bell()
+        self._worker = threading.Thread(target=self._work, name="rnn_runtime.StreamPool", daemon=True)
+        self._worker.start()
+        atexit.register(self.close)  # a thread inside ONNX Runtime must not outlive it
+
+    def open(
+        self,
+        state: Mapping[str, ArrayLike] | None = None,
+        on_idle: Callable[[PoolStream], object] | None = None,
+    ) -> PoolStream:
+        """A new stream, in a slot of its own.
+
+        Args:
+            state: what it starts from, as `PoolStream.state` or `Result.state` of batch 1 gave it; zeros if left out.
+            on_idle: called with the stream, in the pool's thread, when the idle time-out has ended it. Its state can
+                still be read.
+
+        Raises:
+            PoolFull: `capacity` streams are open.
+            InputError: the state does not fit.
+            StreamClosed: the pool is closed.
+        """
+        self._require_process()
+        start = None if state is None else self._rows.checked(state)
+        with self._lock:
+            self._require_open()
+            if not self._free:
+                raise PoolFull(
+                    f"{self.capacity} streams are open, the pool's capacity: close one, or make the pool larger"
+                )
+            slot, now = self._free.pop(), time.monotonic()
+            self._rows.set_state(slot, start)
+            stream = PoolStream(self, Queue(slot), on_idle, now)
+            self._streams[stream._queue] = stream
+            self._schedule.streams += 1
+            if self._idle_timeout is not None:
+                self._idle_check = min(self._idle_check, now + self._idle_timeout)
+                self._bell.ring()
+        return stream
+
+    def metrics(self) -> PoolMetrics:
+        """What the pool has done: counts, and percentiles over the last 4096 chunks and batches."""
+        self._require_process()
+        with self._lock:
+            return self._recorder.snapshot(len(self._streams), self._schedule.queued)
+
+    def close(self) -> None:
+        """End all streams and the pool's thread.
+
+        The batch that runs is finished and its results are given. Chunks that wait are not run: who waits for them
+        gets StreamClosed. Closing again does nothing.
+        """
+        if self._process != os.getpid():  # a fork has neither the thread nor the locks
+            return
+        with self._lock:
+            self._closed = True
+            dropped = [item for queue in list(self._streams) for item in self._end(queue, "its pool was closed")]
+            self._bell.ring()
+        _answer(dropped)
+        atexit.unregister(self.close)
+        if threading.current_thread() is not self._worker:
+            self._worker.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"StreamPool({len(self._streams)} of {self.capacity} streams{', closed' if self._closed else ''})"
+
+    def _submit(self, stream: PoolStream, inputs: object, reply: _Reply, timeout: float | None) -> Chunk:
+        """Check a chunk and line it up, or have it wait for a place where `timeout` is not 0."""
+        if self._process != os.getpid():
+            self._require_process()
+        arrays, key, steps = self._rows.read(inputs)
+        queue, now = stream._queue, time.monotonic()
+        with self._lock:
+            if queue.slot is None:
+                raise StreamClosed(stream._ended)
+            chunk = Chunk(queue, arrays, key, steps, now, reply)
+            if not self._schedule.add(chunk):
+                if timeout == 0:
+                    queue.start = chunk.start
+                    raise self._full(queue)
+                from concurrent.futures import Future
+
+                chunk.place = Future()
+                self._schedule.add_later(chunk)
+            stream._last = now
+            if self._schedule.pressing:
+                self._bell.ring()
+        return chunk
+
+    def _give_up(self, chunk: Chunk) -> None:
+        """The time to wait for a place is over: raises QueueFull, unless there is one by now."""
+        with self._lock:
+            if self._schedule.give_up(chunk):
+                raise self._full(chunk.owner)
+
+    def _take_back(self, chunk: Chunk) -> None:
+        """Nobody waits any more for a chunk that may have no place yet."""
+        with self._lock:
+            self._schedule.give_up(chunk)
+
+    def _full(self, queue: Queue) -> QueueFull:
+        self._recorder.rejected += 1
+        return QueueFull(
+            f"the queue is full: {self._schedule.queued} chunks wait, {len(queue.chunks)} of them this stream's; the "
+            "chunk was not taken: push it again later, give a timeout to wait for a place, or make max_queue larger"
+        )
+
+    def _work(self) -> None:
+        """The pool's thread: run what is due, end who is idle, sleep until there is something to do."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    return
+                now = time.monotonic()
+                idle = self._end_idle(now)
+                batch = self._start(self._schedule.take(now))
+                sleep = self._sleep(now)
+            for stream in idle:
+                stream._tell_idle()
+            if batch:
+                self._run(batch, now)
+            elif not idle:
+                self._bell.wait(sleep)
+
+    def _start(self, batch: list[Chunk]) -> list[Chunk]:
+        """Put the states in place that were set before these chunks, and leave out those whose push was cancelled."""
+        for chunk in batch:
+            if chunk.start is not None:
+                assert chunk.owner.slot is not None  # it is in the line
+                self._rows.set_state(chunk.owner.slot, chunk.start or None)
+        live = [chunk for chunk in batch if chunk.reply.start()]
+        if len(live) < len(batch):
+            kept = set(live)
+            self._schedule.finished([chunk for chunk in batch if chunk not in kept])
+        return live
+
+    def _run(self, batch: list[Chunk], started: float) -> None:
+        done: list[Answer] = []
+        try:
+            pieces = self._rows.run(batch)
+            for piece in pieces:
+                results = [None] * len(piece.chunks) if piece.error else self._rows.results(piece)
+                done += [(chunk, result, piece.error) for chunk, result in zip(piece.chunks, results, strict=True)]
+        except Exception as error:  # no memory for the results, say: everyone is told, and the thread goes on
+            pieces = [Piece(batch, [], Error(f"the batch failed ({error}): the state is as it was"))]
+            done = [(chunk, None, pieces[0].error) for chunk in batch]
+        with self._lock:
+            for piece in pieces:
+                if piece.error is None:
+                    self._rows.store(piece)
+                else:
+                    self._recorder.errors += len(piece.chunks)
+            self._schedule.finished(batch)
+            self._recorder.batch([started - chunk.arrived for chunk in batch], time.monotonic() - started)
+        _answer(done)
+
+    def _end_idle(self, now: float) -> list[PoolStream]:
+        if self._idle_timeout is None or now < self._idle_check:
+            return []
+        idle = [s for q, s in self._streams.items() if not q.busy and s._last + self._idle_timeout <= now]
+        for stream in idle:
+            self._end(stream._queue, f"there was no push for {self._idle_timeout:g} s: open another")
+            self._recorder.idle += 1
+        # Later pushes only put it off, so that it need not be looked at before the earliest.
+        last = [now if queue.busy else stream._last for queue, stream in self._streams.items()]
+        self._idle_check = min(last, default=math.inf) + self._idle_timeout
+        return idle
+
+    def _sleep(self, now: float) -> float:
+        """Seconds until something is due by itself; -1 where nothing is."""
+        oldest = self._schedule.oldest()
+        due = min(self._idle_check, math.inf if oldest is None else oldest + self._schedule.max_wait)
+        return -1 if due == math.inf else max(0.0, due - now)
+
+    def _end(self, queue: Queue, why: str) -> list[Answer]:
+        """End a stream, keep its last state for its owner, and free its slot; what of it waits gets the answers."""
+        stream = self._streams.pop(queue)
+        stream._kept = stream._state()
+        stream._ended = f"the stream has ended: {why}"
+        dropped = self._schedule.drop(queue)
+        assert queue.slot is not None  # it is among the open streams
+        self._free.append(queue.slot)
+        queue.slot = None
+        self._schedule.streams -= 1
+        if self._schedule.pressing:
+            self._bell.ring()  # it may have been the one that all others waited for
+        return [(chunk, None, StreamClosed(stream._ended)) for chunk in dropped]
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StreamClosed("the pool is closed: make another")
+
+    def _require_process(self) -> None:
+        if self._process != os.getpid():
+            raise Error("the pool was made before this process was forked, and its thread is not here: make it after")
+
+
+class PoolStream:
+    """One sequence of a pool, fed in chunks; `StreamPool.open` makes it.
+
+    Any thread, and any asyncio task, may push; chunks run in the order of the pushes. A push that fails leaves the
+    state as it was.
+    """
+
+    def __init__(
+        self, pool: StreamPool, queue: Queue, on_idle: Callable[[PoolStream], object] | None, now: float
+    ) -> None:
+        self._pool, self._queue, self._on_idle, self._last = pool, queue, on_idle, now
+        self._kept: Arrays = {}
+        self._ended = ""
+
+    def push(self, chunk: Inputs, timeout: float | None = 0) -> Result:
+        """Run the next steps of the sequence, and wait for what the model makes of them.
+
+        Args:
+            chunk: as for `Stream.push`, of batch 1 and any number of steps.
+            timeout: seconds to wait for a place in a full queue; 0 waits for none, None as long as it takes.
+
+        Returns:
+            The outputs, as `Stream.push` of a stream alone gives them, which later pushes leave alone. The arrays are
+            rows of the batch's, which live as long as one of them: copy what you keep for long.
+
+        Raises:
+            InputError: the chunk does not fit; nothing was queued.
+            QueueFull: there was no place in the queue in time; nothing was queued.
+            StreamClosed: the stream or its pool has ended, before or while the chunk waited.
+            Error: ONNX Runtime fails; the state stays as it was.
+        """
+        if threading.get_ident() == self._pool._worker.ident:
+            raise Error(
+                "the pool's own thread cannot wait for itself: use submit in on_idle and in a future's callback"
+            )
+        reply = _Waiter()
+        queued = self._pool._submit(self, chunk, reply, _checked_timeout(timeout))
+        if queued.place is not None:
+            try:
+                queued.place.result(timeout)
+            except TimeoutError:
+                self._pool._give_up(queued)
+            except BaseException:  # Ctrl-C
+                self._pool._take_back(queued)
+                raise
+        return reply.wait()
+
+    async def push_async(self, chunk: Inputs, timeout: float | None = 0) -> Result:
+        """`push` for asyncio: the event loop runs on while the chunk waits and runs.
+
+        Cancelled before its batch starts, a chunk is taken back, as if it had not been pushed; later, it runs and the
+        state moves on, and only the result is lost.
+        """
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        reply = _Task(loop)
+        queued = self._pool._submit(self, chunk, reply, _checked_timeout(timeout))
+        if queued.place is not None:
+            try:
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(queued.place)), timeout)
+            except TimeoutError:
+                self._pool._give_up(queued)
+            except asyncio.CancelledError:
+                self._pool._take_back(queued)
+                reply.future.cancel()  # it may have got a place meanwhile
+                raise
+        return await reply.future
+
+    def submit(self, chunk: Inputs) -> Future[Result]:
+        """`push` without waiting: a future that has the result, or the error, when the chunk has run.
+
+        For one thread that feeds many streams. The chunk is copied, so its memory may be used again at once. A future
+        that is cancelled before its batch starts takes the chunk back.
+
+        Raises:
+            InputError, QueueFull, StreamClosed: as `push`, at once.
+        """
+        from concurrent.futures import Future
+
+        future: Future[Result] = Future()
+        self._pool._submit(self, chunk, _Later(future), 0)
+        return future
+
+    @property
+    def state(self) -> Arrays:
+        """The state after the last chunk that has run, by input name: copies, as `Stream.state` of batch 1.
+
+        It can be read after the stream has ended. To set it takes its place among the pushes: chunks pushed before
+        run from the old state, chunks after from the new one.
+        """
+        self._pool._require_process()
+        with self._pool._lock:
+            return self._state()
+
+    @state.setter
+    def state(self, value: Mapping[str, ArrayLike]) -> None:
+        self._put(self._pool._rows.checked(value))
+
+    def reset(self) -> None:
+        """Start again from zeros, for the chunks pushed after this."""
+        self._put(_ZEROS)
+
+    def close(self) -> None:
+        """End the stream and free its slot at once. Chunks of it that wait are not run: pushes get StreamClosed."""
+        if self._pool._process != os.getpid():
+            return
+        with self._pool._lock:
+            dropped = [] if self._queue.slot is None else self._pool._end(self._queue, "it was closed")
+        _answer(dropped)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _state(self) -> Arrays:
+        if self._queue.slot is None:
+            return {name: array.copy() for name, array in self._kept.items()}
+        if self._queue.start is not None and not self._queue.busy:  # set while the last chunk ran
+            self._pool._rows.set_state(self._queue.slot, self._queue.start or None)
+            self._queue.start = None
+        return self._pool._rows.state(self._queue.slot)
+
+    def _put(self, state: Arrays) -> None:
+        self._pool._require_process()
+        with self._pool._lock:
+            if self._queue.slot is None:
+                raise StreamClosed(self._ended)
+            self._queue.start = state
+            self._state()  # in place at once where nothing is under way
+
+    def _tell_idle(self) -> None:
+        if self._on_idle is None:
+            return
+        try:
+            self._on_idle(self)
+        except Exception:  # the pool's thread serves everyone else, and goes on
+            import logging
+
+            logging.getLogger("rnn_runtime").exception("on_idle of a stream failed")
+
+
+class _Bell:
+    """Wakes the pool's thread. Not a condition: that would come back holding the pool's lock, without the GIL yet, and
+    whoever pushes then would wait for both.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._rung = False
+
+    def ring(self) -> None:
+        """End the next `wait`, or the one under way. The caller holds the pool's lock."""
+        if not self._rung:
+            self._rung = True
+            self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until it rings, or for so many seconds; -1 has no end."""
+        if self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
+            self._rung = False
+
+
+class _Reply:
+    """Where a chunk's result goes."""
+
+    __slots__ = ()
+
+    def start(self) -> bool:
+        """The chunk is about to run; False where nobody waits for it any more."""
+        return True
+
+    def give(self, result: Result | None, error: Error | None) -> None:
+        """Hand over the result or the error, in the pool's thread or the one that closes."""
+        raise NotImplementedError
+
+
+class _Waiter(_Reply):
+    """A thread that waits: a bare lock costs a fifth of a future."""
+
+    __slots__ = ("_error", "_lock", "_result")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._result: Result | None = None
+        self._error: Error | None = None
+
+    def give(self, result: Result | None, error: Error | None) -> None:
+        self._result, self._error = result, error
+        self._lock.release()
+
+    def wait(self) -> Result:
+        self._lock.acquire()
+        if self._result is None:
+            assert self._error is not None
+            raise self._error
+        return self._result
+
+
+class _Later(_Reply):
+    """A future of concurrent.futures."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[Result]) -> None:
+        self._future = future
+
+    def start(self) -> bool:
+        return self._future.set_running_or_notify_cancel()
+
+    def give(self, result: Result | None, error: Error | None) -> None:
+        if result is not None:
+            self._future.set_result(result)
+        elif self._future.running() or self._future.set_running_or_notify_cancel():
+            self._future.set_exception(error)
+
+
+class _Task(_Reply):
+    """A future of an event loop, which is woken once for all of its chunks in a batch."""
+
+    __slots__ = ("future", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future: asyncio.Future[Result] = loop.create_future()
+
+    def start(self) -> bool:
+        return not self.future.cancelled()
+
+    def give(self, result: Result | None, error: Error | None) -> None:
+        """In the loop's own thread."""
+        if self.future.done():  # cancelled meanwhile
+            return
+        if result is not None:
+            self.future.set_result(result)
+        else:
+            assert error is not None
+            self.future.set_exception(error)
+
+
+def _answer(done: list[Answer]) -> None:
+    """Give everyone what is theirs."""
+    loops: dict[asyncio.AbstractEventLoop, list[Answer]] = {}
+    for item in done:
+        chunk, reply = item[0], item[0].reply
+        if chunk.place is not None and not chunk.place.done():  # it ends without having had a place
+            chunk.place.set_result(None)
+        if type(reply) is _Task:
+            loops.setdefault(reply.loop, []).append(item)
+        else:
+            reply.give(item[1], item[2])
+    for loop, items in loops.items():
+        try:
+            loop.call_soon_threadsafe(_give_all, items)
+        except RuntimeError:  # the loop is closed, and its tasks with it
+            continue
+
+
+def _give_all(items: list[Answer]) -> None:
+    for chunk, result, error in items:
+        chunk.reply.give(result, error)
+
+
+def _require_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}; expected 1 or more")
+
+
+def _require_time(name: str, value: object, unit: str, zero: bool) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not number or (value == 0 and not zero):
+        raise InputError(f"{name} is {value!r}; expected {unit}")
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and timeout != 0:
+        _require_time("timeout", timeout, "seconds, 0 or more, or None", zero=True)
+    return timeout

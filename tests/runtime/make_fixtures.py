@@ -164,6 +164,45 @@ def two_states() -> onnx.ModelProto:
     return model(nodes, Signature((x, a, b), outputs), {"one": np.ones(1, np.float32)})
 
 
+def words() -> onnx.ModelProto:
+    """An LSTM over ids of five words, batch first, with lengths, two states, and a second data input without steps."""
+    ids, gain = TensorSpec("ids", "int64", ("batch", "sequence")), TensorSpec("gain", "float32", ("batch",))
+    c_0, c_n = TensorSpec("c_0", "float32", H_0.axes), TensorSpec("c_n", "float32", H_N.axes)
+    out = TensorSpec("output", "float32", ("batch", "sequence", HIDDEN))
+    signature = Signature(
+        (ids, gain, LENGTHS, H_0, c_0), (out, H_N, c_n), (*STATES, StateSpec("c_0", "c_n")), PACKED.lengths
+    )
+    nodes = [
+        helper.make_node("Cast", ["lengths"], ["steps"], to=TensorProto.INT32),
+        helper.make_node("Gather", ["table", "ids"], ["embedded"]),
+        helper.make_node("Transpose", ["embedded"], ["x"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["x", "w", "r", "b", "steps", "h_0", "c_0"], ["y", "h_n", "c_n"], hidden_size=HIDDEN),
+        helper.make_node("Squeeze", ["y", "directions"], ["flat"]),
+        helper.make_node("Transpose", ["flat"], ["first"], perm=[1, 0, 2]),
+        helper.make_node("Unsqueeze", ["gain", "steps_and_hidden"], ["factor"]),
+        helper.make_node("Mul", ["first", "factor"], ["output"]),
+    ]
+    weights = {
+        "table": numbers(5, INPUT, seed=1),
+        "w": numbers(1, 4 * HIDDEN, INPUT, seed=3),
+        "r": numbers(1, 4 * HIDDEN, HIDDEN, seed=11),
+        "b": numbers(1, 8 * HIDDEN, seed=23),
+        "directions": np.array([1], np.int64),
+        "steps_and_hidden": np.array([1, 2], np.int64),
+    }
+    return with_signature(model(nodes, signature, weights), signature)
+
+
+def peeks() -> onnx.ModelProto:
+    """As `rnn(PACKED)`, but from each step it takes the mean of the chunk, its padding included."""
+    made = rnn(PACKED)
+    made.graph.node[1].input[0] = "centred"
+    made.graph.node.insert(0, helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1))
+    made.graph.node.insert(1, helper.make_node("Sub", ["x", "mean"], ["centred"]))
+    onnx.checker.check_model(made)
+    return with_signature(made, PACKED)
+
+
 def write(folder: Path) -> None:
     (folder / "external").mkdir(parents=True, exist_ok=True)
     onnx.save(with_signature(rnn(RNN), RNN), folder / "rnn.onnx")
@@ -172,6 +211,8 @@ def write(folder: Path) -> None:
     onnx.save(voice(), folder / "voice.onnx")
     onnx.save(ids(), folder / "ids.onnx")
     onnx.save(two_states(), folder / "two_states.onnx")
+    onnx.save(words(), folder / "words.onnx")
+    onnx.save(peeks(), folder / "peeks.onnx")
     external = with_signature(rnn(RNN), RNN)
     # The Squeeze needs its axes inside the model: onnx counts 33 bytes more than the 8 that they are.
     convert_model_to_external_data(external, location="weights.bin", size_threshold=50)

@@ -448,10 +448,9 @@ class PoolStream:
 
 
 class _Bell:
-    """Wakes the pool's thread. Not a condition: that would come back holding the pool's lock, without the GIL yet, and
-    whoever pushes then would wait for both.
-    """
+    """Wakes the pool's thread."""
 
+    # A condition would come back with the pool's lock but without the GIL yet, and who pushes then would wait for both.
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()

@@ -10,6 +10,8 @@ y = stream.push(chunk)  # chunk after chunk, the state carried
 model.check()  # replays the recorded inputs and outputs
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._errors import (
     BundleError,
     DependencyError,
@@ -23,11 +25,13 @@ from ._errors import (
 )
 from ._metrics import Percentiles, PoolMetrics
 from ._model import Model, load
-from ._pool import PoolStream, StreamPool
 from ._report import Report, Row
 from ._result import Result
 from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
 from ._stream import Stream
+
+if TYPE_CHECKING:
+    from ._pool import PoolStream, StreamPool
 
 __version__ = "0.1.0"
 
@@ -56,3 +60,12 @@ __all__ = [
     "TensorSpec",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A pool brings asyncio and concurrent.futures along, which take longer to import than all the rest of this package.
+    if name not in ("PoolStream", "StreamPool"):
+        raise AttributeError(f"module 'rnn_runtime' has no attribute {name!r}")
+    from . import _pool
+
+    return getattr(_pool, name)

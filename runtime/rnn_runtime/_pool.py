@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import logging
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
@@ -19,8 +22,6 @@ from ._rows import Arrays, Piece, Rows
 from ._schedule import Chunk, Queue, Schedule
 
 if TYPE_CHECKING:
-    import asyncio
-    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
@@ -46,8 +47,8 @@ class StreamPool:
 
     A batch starts when every open stream has a chunk in it, when it holds `max_batch` chunks, when the queue is full,
     or when its oldest chunk has waited `max_wait_ms`: whichever comes first. Streams take turns, so one that pushes
-    without pause shuts out nobody. One thread of the pool's own runs the batches; the model's other users are not
-    hindered.
+    without pause shuts out nobody. One batch runs at a time: in the thread that waits for its result in `push` or
+    in a future's `result()`, or else in a thread of the pool's own.
 
     Use it as a context manager, or call `close`: the thread lives until then.
 
@@ -94,6 +95,7 @@ class StreamPool:
         self._free = list(range(capacity))[::-1]
         self._streams: dict[Queue, PoolStream] = {}
         self._closed = False
+        self._busy = False  # a batch runs, in the pool's thread or in one that waits for its result
         self._process = os.getpid()
         self._lock = threading.Lock()  # guards all of the above, and the states
         self._bell = _Bell()
@@ -170,8 +172,18 @@ class StreamPool:
     def __repr__(self) -> str:
         return f"StreamPool({len(self._streams)} of {self.capacity} streams{', closed' if self._closed else ''})"
 
-    def _submit(self, stream: PoolStream, inputs: object, reply: _Reply, timeout: float | None) -> Chunk:
-        """Check a chunk and line it up, or have it wait for a place where `timeout` is not 0."""
+    def _submit(
+        self,
+        stream: PoolStream,
+        inputs: object,
+        reply: Waiter | Promise | asyncio.Future[Result],
+        timeout: float | None,
+        lead: bool = False,
+    ) -> Chunk:
+        """Check a chunk and line it up, or have it wait for a place where `timeout` is not 0.
+
+        With `lead`, a batch that is due now is run right here, since the caller waits anyway.
+        """
         if self._process != os.getpid():
             self._require_process()
         arrays, key, steps = self._rows.read(inputs)
@@ -184,14 +196,25 @@ class StreamPool:
                 if timeout == 0:
                     queue.start = chunk.start
                     raise self._full(queue)
-                from concurrent.futures import Future
-
                 chunk.place = Future()
                 self._schedule.add_later(chunk)
             stream._last = now
+            batch = []
             if self._schedule.pressing:
-                self._bell.ring()
+                batch = self._begin(now) if lead else []
+                if not batch:
+                    self._bell.ring()
+        if batch:
+            self._run(batch, now)
         return chunk
+
+    def _lead(self) -> None:
+        """Run a batch that is due, if nobody does: a thread that would wait for it saves a switch of threads."""
+        with self._lock:
+            now = time.monotonic()
+            batch = self._begin(now)
+        if batch:
+            self._run(batch, now)
 
     def _give_up(self, chunk: Chunk) -> None:
         """The time to wait for a place is over: raises QueueFull, unless there is one by now."""
@@ -219,7 +242,7 @@ class StreamPool:
                     return
                 now = time.monotonic()
                 idle = self._end_idle(now)
-                batch = self._start(self._schedule.take(now))
+                batch = self._begin(now)
                 sleep = self._sleep(now)
             for stream in idle:
                 stream._tell_idle()
@@ -228,27 +251,36 @@ class StreamPool:
             elif not idle:
                 self._bell.wait(sleep)
 
-    def _start(self, batch: list[Chunk]) -> list[Chunk]:
-        """Put the states in place that were set before these chunks, and leave out those whose push was cancelled."""
-        for chunk in batch:
-            if chunk.start is not None:
-                assert chunk.owner.slot is not None  # it is in the line
-                self._rows.set_state(chunk.owner.slot, chunk.start or None)
-        live = [chunk for chunk in batch if chunk.reply.start()]
-        if len(live) < len(batch):
-            kept = set(live)
-            self._schedule.finished([chunk for chunk in batch if chunk not in kept])
-        return live
+    def _begin(self, now: float) -> list[Chunk]:
+        """The batch to run now, if there is one and none runs: whoever gets it has to `_run` it.
+
+        Puts the states in place that were set before these chunks, and leaves out those whose push was cancelled.
+        """
+        while not (self._busy or self._closed) and (batch := self._schedule.take(now)):
+            for chunk in batch:
+                if chunk.start is not None:
+                    assert chunk.owner.slot is not None  # it is in the line
+                    self._rows.set_state(chunk.owner.slot, chunk.start or None)
+            live = [chunk for chunk in batch if _awaited(chunk.reply)]
+            if len(live) < len(batch):
+                kept = set(live)
+                self._schedule.finished([chunk for chunk in batch if chunk not in kept])
+            if live:
+                self._busy = True
+                return live
+        return []
 
     def _run(self, batch: list[Chunk], started: float) -> None:
         done: list[Answer] = []
+        interrupt: BaseException | None = None
         try:
             pieces = self._rows.run(batch)
             for piece in pieces:
                 results = [None] * len(piece.chunks) if piece.error else self._rows.results(piece)
                 done += [(chunk, result, piece.error) for chunk, result in zip(piece.chunks, results, strict=True)]
-        except Exception as error:  # no memory for the results, say: everyone is told, and the thread goes on
-            pieces = [Piece(batch, [], Error(f"the batch failed ({error}): the state is as it was"))]
+        except BaseException as error:  # no memory for the results, say, or Ctrl-C: everyone is told
+            interrupt = None if isinstance(error, Exception) else error
+            pieces = [Piece(batch, [], Error(f"the batch failed ({error!r}): the state is as it was"))]
             done = [(chunk, None, pieces[0].error) for chunk in batch]
         with self._lock:
             for piece in pieces:
@@ -258,7 +290,12 @@ class StreamPool:
                     self._recorder.errors += len(piece.chunks)
             self._schedule.finished(batch)
             self._recorder.batch([started - chunk.arrived for chunk in batch], time.monotonic() - started)
+            self._busy = False
+            if self._schedule.oldest() is not None or self._idle_timeout is not None:
+                self._bell.ring()
         _answer(done)
+        if interrupt is not None:
+            raise interrupt
 
     def _end_idle(self, now: float) -> list[PoolStream]:
         if self._idle_timeout is None or now < self._idle_check:
@@ -274,7 +311,7 @@ class StreamPool:
 
     def _sleep(self, now: float) -> float:
         """Seconds until something is due by itself; -1 where nothing is."""
-        oldest = self._schedule.oldest()
+        oldest = None if self._busy else self._schedule.oldest()  # who is busy rings when done
         due = min(self._idle_check, math.inf if oldest is None else oldest + self._schedule.max_wait)
         return -1 if due == math.inf else max(0.0, due - now)
 
@@ -336,8 +373,8 @@ class PoolStream:
             raise Error(
                 "the pool's own thread cannot wait for itself: use submit in on_idle and in a future's callback"
             )
-        reply = _Waiter()
-        queued = self._pool._submit(self, chunk, reply, _checked_timeout(timeout))
+        reply = Waiter()
+        queued = self._pool._submit(self, chunk, reply, _checked_timeout(timeout), lead=True)
         if queued.place is not None:
             try:
                 queued.place.result(timeout)
@@ -354,10 +391,7 @@ class PoolStream:
         Cancelled before its batch starts, a chunk is taken back, as if it had not been pushed; later, it runs and the
         state moves on, and only the result is lost.
         """
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        reply = _Task(loop)
+        reply: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         queued = self._pool._submit(self, chunk, reply, _checked_timeout(timeout))
         if queued.place is not None:
             try:
@@ -366,9 +400,9 @@ class PoolStream:
                 self._pool._give_up(queued)
             except asyncio.CancelledError:
                 self._pool._take_back(queued)
-                reply.future.cancel()  # it may have got a place meanwhile
+                reply.cancel()  # it may have got a place meanwhile
                 raise
-        return await reply.future
+        return await reply
 
     def submit(self, chunk: Inputs) -> Future[Result]:
         """`push` without waiting: a future that has the result, or the error, when the chunk has run.
@@ -379,10 +413,8 @@ class PoolStream:
         Raises:
             InputError, QueueFull, StreamClosed: as `push`, at once.
         """
-        from concurrent.futures import Future
-
-        future: Future[Result] = Future()
-        self._pool._submit(self, chunk, _Later(future), 0)
+        future = Promise(self._pool._lead)
+        self._pool._submit(self, chunk, future, 0)
         return future
 
     @property
@@ -442,8 +474,6 @@ class PoolStream:
         try:
             self._on_idle(self)
         except Exception:  # the pool's thread serves everyone else, and goes on
-            import logging
-
             logging.getLogger("rnn_runtime").exception("on_idle of a stream failed")
 
 
@@ -468,105 +498,86 @@ class _Bell:
             self._rung = False
 
 
-class _Reply:
-    """Where a chunk's result goes."""
+class Waiter:
+    """A thread that waits for its chunk: a bare lock costs a fifth of a future."""
 
-    __slots__ = ()
-
-    def start(self) -> bool:
-        """The chunk is about to run; False where nobody waits for it any more."""
-        return True
-
-    def give(self, result: Result | None, error: Error | None) -> None:
-        """Hand over the result or the error, in the pool's thread or the one that closes."""
-        raise NotImplementedError
-
-
-class _Waiter(_Reply):
-    """A thread that waits: a bare lock costs a fifth of a future."""
-
-    __slots__ = ("_error", "_lock", "_result")
+    __slots__ = ("_lock", "error", "result")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
-        self._result: Result | None = None
-        self._error: Error | None = None
+        self.result: Result | None = None
+        self.error: Error | None = None
 
     def give(self, result: Result | None, error: Error | None) -> None:
-        self._result, self._error = result, error
+        """Hand over one of the two, once."""
+        self.result, self.error = result, error
         self._lock.release()
 
     def wait(self) -> Result:
+        """The result, when it is there. Raises the error."""
         self._lock.acquire()
-        if self._result is None:
-            assert self._error is not None
-            raise self._error
-        return self._result
+        if self.result is None:
+            assert self.error is not None
+            raise self.error
+        return self.result
 
 
-class _Later(_Reply):
-    """A future of concurrent.futures."""
+class Promise(Future[Result]):
+    """What `PoolStream.submit` gives: `result()` without a timeout runs a batch that is due in the caller's thread."""
 
-    __slots__ = ("_future",)
+    def __init__(self, lead: Callable[[], None]) -> None:
+        super().__init__()
+        self._lead = lead
 
-    def __init__(self, future: Future[Result]) -> None:
-        self._future = future
-
-    def start(self) -> bool:
-        return self._future.set_running_or_notify_cancel()
-
-    def give(self, result: Result | None, error: Error | None) -> None:
-        if result is not None:
-            self._future.set_result(result)
-        elif self._future.running() or self._future.set_running_or_notify_cancel():
-            self._future.set_exception(error)
+    def result(self, timeout: float | None = None) -> Result:
+        """As `concurrent.futures.Future.result`."""
+        if timeout is None and not self.done():
+            self._lead()
+        return super().result(timeout)
 
 
-class _Task(_Reply):
-    """A future of an event loop, which is woken once for all of its chunks in a batch."""
-
-    __slots__ = ("future", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.future: asyncio.Future[Result] = loop.create_future()
-
-    def start(self) -> bool:
-        return not self.future.cancelled()
-
-    def give(self, result: Result | None, error: Error | None) -> None:
-        """In the loop's own thread."""
-        if self.future.done():  # cancelled meanwhile
-            return
-        if result is not None:
-            self.future.set_result(result)
-        else:
-            assert error is not None
-            self.future.set_exception(error)
+def _awaited(reply: Waiter | Promise | asyncio.Future[Result]) -> bool:
+    """A chunk is about to run: whether anybody waits for it still. A promise cannot be cancelled from here on."""
+    if isinstance(reply, Waiter):
+        return True
+    if isinstance(reply, Promise):
+        return reply.set_running_or_notify_cancel()
+    return not reply.cancelled()
 
 
 def _answer(done: list[Answer]) -> None:
-    """Give everyone what is theirs."""
+    """Give everyone what is theirs; an event loop is woken once for all of its tasks."""
     loops: dict[asyncio.AbstractEventLoop, list[Answer]] = {}
     for item in done:
-        chunk, reply = item[0], item[0].reply
+        chunk, result, error = item
         if chunk.place is not None and not chunk.place.done():  # it ends without having had a place
             chunk.place.set_result(None)
-        if type(reply) is _Task:
-            loops.setdefault(reply.loop, []).append(item)
-        else:
-            reply.give(item[1], item[2])
+        reply = chunk.reply
+        if type(reply) is Waiter:
+            reply.give(result, error)
+        elif not isinstance(reply, Promise):
+            loops.setdefault(reply.get_loop(), []).append(item)
+        elif result is not None:
+            reply.set_result(result)
+        elif reply.running() or reply.set_running_or_notify_cancel():
+            reply.set_exception(error)
     for loop, items in loops.items():
         try:
-            loop.call_soon_threadsafe(_give_all, items)
+            loop.call_soon_threadsafe(_settle, items)
         except RuntimeError:  # the loop is closed, and its tasks with it
             continue
 
 
-def _give_all(items: list[Answer]) -> None:
+def _settle(items: list[Answer]) -> None:
+    """In the thread of the event loop: give its tasks what is theirs."""
     for chunk, result, error in items:
-        chunk.reply.give(result, error)
+        if chunk.reply.done():  # cancelled meanwhile
+            continue
+        if error is None:
+            chunk.reply.set_result(result)
+        else:
+            chunk.reply.set_exception(error)
 
 
 def _require_count(name: str, value: object) -> None:

@@ -124,23 +124,27 @@ class Schedule:
         picked = self._pick()
         if not self._due and len(picked) < self._max_batch:
             return []
-        chosen = set(picked)
-        self._due -= sum(queue in chosen for queue in self._ready[: self._due])
-        self._ready = [queue for queue in self._ready if queue not in chosen]
+        if len(picked) == len(self._ready):
+            self._due, self._ready = 0, []
+        else:
+            chosen = set(picked)
+            self._due -= sum(queue in chosen for queue in self._ready[: self._due])
+            self._ready = [queue for queue in self._ready if queue not in chosen]
         batch = [queue.chunks.popleft() for queue in picked]
         for queue in picked:
             queue.running = True
         self.queued -= len(batch)
-        self._admit()
+        if self._waiting:
+            self._admit()
         return batch
 
     def finished(self, batch: list[Chunk]) -> None:
         """The batch has run: its streams go to the back of the line, if they have more."""
         for chunk in batch:
             queue = chunk.owner
-            queue.running = False
-            if queue.chunks:
+            if queue.running and queue.chunks:
                 self._ready.append(queue)
+            queue.running = False
 
     def drop(self, queue: Queue) -> list[Chunk]:
         """Everything of a stream that waits, which is then out of the line."""
@@ -167,20 +171,20 @@ class Schedule:
 
     def _pick(self) -> list[Queue]:
         head = self._ready[0].chunks[0]
-        unequal = self._unequal()
+        key, steps = head.key, head.steps
+        if not self._unequal():
+            alike = [q for q in self._ready if (chunk := q.chunks[0]).key == key and chunk.steps == steps]
+            return alike[: self._max_batch]
         picked: list[Queue] = []
         longest = total = 0
         for queue in self._ready:
             chunk = queue.chunks[0]
-            if chunk.key != head.key or not (unequal or chunk.steps == head.steps):
-                continue
             size, longer = total + chunk.steps, max(longest, chunk.steps)
-            if longer * (len(picked) + 1) > _PADDING * size:
-                continue
-            picked.append(queue)
-            longest, total = longer, size
-            if len(picked) == self._max_batch:
-                break
+            if chunk.key == key and longer * (len(picked) + 1) <= _PADDING * size:
+                picked.append(queue)
+                longest, total = longer, size
+                if len(picked) == self._max_batch:
+                    break
         return picked
 
     def _enqueue(self, chunk: Chunk) -> None:

@@ -8,7 +8,7 @@ BENCH_VENV := .venv-bench
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-cuda bench-streaming conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-cuda soak bench-streaming conformance conformance-latest lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-g
 bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/streaming.py
 	$(BENCH_VENV)/bin/python benchmarks/threads.py
+
+soak: $(VENV)/.installed ## four minutes of 64 threads on a StreamPool and a million pushes of a Stream, each checked
+	$(VENV)/bin/python tests/soak/run.py
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py

@@ -67,7 +67,7 @@ def test_the_examples_run_in_the_order_of_the_readme(tmp_path, monkeypatch, caps
             if expected:
                 assert masked(printed) == masked(expected), command
             seen.append(arguments[1])
-    assert seen == ["export", "python", "python", "python", "export", "run", "verify"]
+    assert seen == ["export", "python", "python", "python", "python", "export", "run", "verify"]
     assert "torch" not in capsys.readouterr().err
 
 

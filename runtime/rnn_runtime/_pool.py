@@ -373,8 +373,10 @@ class PoolStream:
             raise Error(
                 "the pool's own thread cannot wait for itself: use submit in on_idle and in a future's callback"
             )
+        if timeout != 0:
+            _require_timeout(timeout)
         reply = Waiter()
-        queued = self._pool._submit(self, chunk, reply, _checked_timeout(timeout), lead=True)
+        queued = self._pool._submit(self, chunk, reply, timeout, lead=True)
         if queued.place is not None:
             try:
                 queued.place.result(timeout)
@@ -391,8 +393,10 @@ class PoolStream:
         Cancelled before its batch starts, a chunk is taken back, as if it had not been pushed; later, it runs and the
         state moves on, and only the result is lost.
         """
+        if timeout != 0:
+            _require_timeout(timeout)
         reply: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        queued = self._pool._submit(self, chunk, reply, _checked_timeout(timeout))
+        queued = self._pool._submit(self, chunk, reply, timeout)
         if queued.place is not None:
             try:
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(queued.place)), timeout)
@@ -554,9 +558,10 @@ def _answer(done: list[Answer]) -> None:
         if chunk.place is not None and not chunk.place.done():  # it ends without having had a place
             chunk.place.set_result(None)
         reply = chunk.reply
-        if type(reply) is Waiter:
+        kind = type(reply)
+        if kind is Waiter:
             reply.give(result, error)
-        elif not isinstance(reply, Promise):
+        elif kind is not Promise:
             loops.setdefault(reply.get_loop(), []).append(item)
         elif result is not None:
             reply.set_result(result)
@@ -591,7 +596,6 @@ def _require_time(name: str, value: object, unit: str, zero: bool) -> None:
         raise InputError(f"{name} is {value!r}; expected {unit}")
 
 
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and timeout != 0:
+def _require_timeout(timeout: object) -> None:
+    if timeout is not None:
         _require_time("timeout", timeout, "seconds, 0 or more, or None", zero=True)
-    return timeout

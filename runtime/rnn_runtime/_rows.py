@@ -132,7 +132,8 @@ class Rows:
                 before = (slice(None),) * steps
                 rows = [row[(*before, slice(length))] for row, length in zip(rows, lengths, strict=True)]
             columns.append(rows)
-        return [Result(self.signature, list(arrays)) for arrays in zip(*columns, strict=True)]
+        signature, names, make = self.signature, self._names, Result._of
+        return [make(signature, dict(zip(names, arrays, strict=True))) for arrays in zip(*columns, strict=True)]
 
     def state(self, slot: int) -> Arrays:
         """The state of one row, by input name: copies, of batch 1."""

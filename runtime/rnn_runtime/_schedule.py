@@ -89,9 +89,13 @@ class Schedule:
     def add(self, chunk: Chunk) -> bool:
         """Take a chunk in, if there is a place for it: a stream's later chunks never overtake its earlier ones."""
         queue = chunk.owner
-        if queue.waiting or self.queued >= self._max_queue or len(queue.chunks) >= self._share:
+        chunks = queue.chunks
+        if queue.waiting or self.queued >= self._max_queue or len(chunks) >= self._share:
             return False
-        self._enqueue(chunk)
+        if not chunks and not queue.running:
+            self._ready.append(queue)
+        chunks.append(chunk)
+        self.queued += 1
         return True
 
     def add_later(self, chunk: Chunk) -> None:
@@ -187,19 +191,13 @@ class Schedule:
                     break
         return picked
 
-    def _enqueue(self, chunk: Chunk) -> None:
-        queue = chunk.owner
-        queue.chunks.append(chunk)
-        self.queued += 1
-        if len(queue.chunks) == 1 and not queue.running:
-            self._ready.append(queue)
-
     def _admit(self) -> None:
         """Give the free places to those that wait for one, oldest first."""
         for chunk in list(self._waiting):
-            if self.queued >= self._max_queue or len(chunk.owner.chunks) >= self._share:
-                continue
-            self._waiting.remove(chunk)
-            chunk.owner.waiting -= 1
-            self._enqueue(chunk)
-            chunk.place.set_result(None)
+            queue = chunk.owner
+            before, queue.waiting = queue.waiting, 0  # its own earlier ones were given theirs, or had none either
+            if self.add(chunk):
+                self._waiting.remove(chunk)
+                before -= 1
+                chunk.place.set_result(None)
+            queue.waiting = before

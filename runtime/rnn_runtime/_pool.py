@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from . import _fork
 from ._errors import Error, InputError, PoolFull, QueueFull, StreamClosed
 from ._metrics import PoolMetrics, Recorder
 from ._result import Result
@@ -96,7 +96,7 @@ class StreamPool:
         self._streams: dict[Queue, PoolStream] = {}
         self._closed = False
         self._busy = False  # a batch runs, in the pool's thread or in one that waits for its result
-        self._process = os.getpid()
+        self._made = _fork.generation
         self._lock = threading.Lock()  # guards all of the above, and the states
         self._bell = _Bell()
         self._worker = threading.Thread(target=self._work, name="rnn_runtime.StreamPool", daemon=True)
@@ -150,7 +150,7 @@ class StreamPool:
         The batch that runs is finished and its results are given. Chunks that wait are not run: who waits for them
         gets StreamClosed. Closing again does nothing.
         """
-        if self._process != os.getpid():  # a fork has neither the thread nor the locks
+        if self._made != _fork.generation:  # a fork has neither the thread nor the locks
             return
         with self._lock:
             self._closed = True
@@ -184,7 +184,7 @@ class StreamPool:
 
         With `lead`, a batch that is due now is run right here, since the caller waits anyway.
         """
-        if self._process != os.getpid():
+        if self._made != _fork.generation:
             self._require_process()
         arrays, key, steps = self._rows.read(inputs)
         queue, now = stream._queue, time.monotonic()
@@ -334,7 +334,7 @@ class StreamPool:
             raise StreamClosed("the pool is closed: make another")
 
     def _require_process(self) -> None:
-        if self._process != os.getpid():
+        if self._made != _fork.generation:
             raise Error("the pool was made before this process was forked, and its thread is not here: make it after")
 
 
@@ -442,7 +442,7 @@ class PoolStream:
 
     def close(self) -> None:
         """End the stream and free its slot at once. Chunks of it that wait are not run: pushes get StreamClosed."""
-        if self._pool._process != os.getpid():
+        if self._pool._made != _fork.generation:
             return
         with self._pool._lock:
             dropped = [] if self._queue.slot is None else self._pool._end(self._queue, "it was closed")

@@ -14,7 +14,7 @@ from ._report import compare
 from ._result import Result
 from ._schedule import Chunk
 from ._signature import Signature, TensorSpec
-from ._stream import _batch_axis
+from ._start import _batch_axis
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -42,9 +42,10 @@ class Rows:
     """
 
     def __init__(self, model: Model, capacity: int) -> None:
-        self._session = model._session
+        self._run = model._run
+        self._no_nan = model._options.nan == "raise"
         self.signature = signature = model.signature
-        self._axis = _rows_axis(signature)
+        self._axis = _rows_axis(signature, context=bool(model._options.context))
         self._names = [spec.name for spec in signature.outputs]
         self._data = [(spec.name, spec, spec.axes.index(self._axis)) for spec in signature.data_inputs]
         specs = {state.input: signature.input(state.input) for state in signature.states}
@@ -78,15 +79,19 @@ class Rows:
         if type(chunk) is np.ndarray and self._single:
             known = self._known.get((chunk.shape, chunk.dtype))
             if known is not None:
+                if self._no_nan:
+                    _guards.refuse_nan({self._data[0][0]: chunk})
                 return (chunk.copy(),), *known
         elif (given := self._given(chunk)) is not None:
             known = self._known.get(_form(given))
             if known is not None:
+                self._refuse_nan(given)
                 return tuple([array.copy() for array in given]), *known
         self._refuse_lengths(chunk)
         zeros = {name: np.zeros(self._shape(spec, 1), spec.dtype) for name, spec in self._row.items()}
         feeds = _feeds.make(self.signature, chunk, zeros)
         arrays = tuple([np.array(feeds[name], order="C") for name, _, _ in self._data])
+        self._refuse_nan(arrays)
         if len(self._known) >= _KNOWN:
             self._known.clear()
         known = self._known[_form(arrays)] = self._kind(arrays)
@@ -120,7 +125,7 @@ class Rows:
     def results(self, piece: Piece) -> list[Result]:
         """A result for each chunk of a piece, as its stream alone would have it: rows of the batch's arrays."""
         if len(piece.chunks) == 1:
-            return [Result(self.signature, piece.outputs)]
+            return [Result(self.signature, dict(zip(self._names, piece.outputs, strict=True)))]
         columns = []
         lengths = [chunk.steps for chunk in piece.chunks]
         longest = max(lengths)
@@ -132,8 +137,8 @@ class Rows:
                 before = (slice(None),) * steps
                 rows = [row[(*before, slice(length))] for row, length in zip(rows, lengths, strict=True)]
             columns.append(rows)
-        signature, names, make = self.signature, self._names, Result._of
-        return [make(signature, dict(zip(names, arrays, strict=True))) for arrays in zip(*columns, strict=True)]
+        signature, names = self.signature, self._names
+        return [Result(signature, dict(zip(names, arrays, strict=True))) for arrays in zip(*columns, strict=True)]
 
     def state(self, slot: int) -> Arrays:
         """The state of one row, by input name: copies, of batch 1."""
@@ -157,6 +162,8 @@ class Rows:
             problems += _guards.tensor(spec, arrays[name])
         if problems:
             raise InputError("; ".join(problems))
+        if self._no_nan:
+            _guards.refuse_nan(arrays)
         return arrays
 
     def _shape(self, spec: TensorSpec, rows: int) -> tuple[int, ...]:
@@ -173,6 +180,10 @@ class Rows:
             return None
         plain = len(given) == len(self._data) and all(type(array) is np.ndarray for array in given)
         return given if plain and (not isinstance(chunk, Mapping) or len(chunk) == len(given)) else None
+
+    def _refuse_nan(self, arrays: Sequence[NDArray[Any]]) -> None:
+        if self._no_nan:
+            _guards.refuse_nan({name: array for (name, _, _), array in zip(self._data, arrays, strict=True)})
 
     def _refuse_lengths(self, chunk: object) -> None:
         if isinstance(chunk, Mapping):
@@ -195,16 +206,9 @@ class Rows:
 
     def _piece(self, chunks: list[Chunk]) -> Piece:
         try:
-            outputs = self._session.run(self._names, self._feeds(chunks))
-        except Exception as error:  # onnxruntime's errors have no base class but Exception
-            return Piece(
-                chunks,
-                [],
-                Error(
-                    f"ONNX Runtime failed on a chunk that fits the signature ({error}): a value may be out of the "
-                    "model's range, such as an unknown id; the state is as it was"
-                ),
-            )
+            outputs = list(self._run(self._feeds(chunks)).values())
+        except Exception as error:  # ONNX Runtime's, or no memory for the batch
+            return Piece(chunks, [], Error(f"{error}; the state is as it was"))
         for name, array, (axis, _) in zip(self._names, outputs, self._cuts, strict=True):
             if array.shape[axis] != len(chunks):
                 found = f"the output {name!r} has {array.shape[axis]} rows for {len(chunks)} streams"
@@ -243,9 +247,13 @@ class Rows:
         self.unequal = same
 
 
-def _rows_axis(signature: Signature) -> str:
+def _rows_axis(signature: Signature, context: bool) -> str:
     """The name of the batch axis, which every tensor has to have once."""
-    axis = _batch_axis(signature)
+    if context:
+        raise InputError("a pool keeps no context of an input: push chunks that begin with it, or use Model.stream")
+    if not signature.states:
+        raise InputError("the model has no state to carry: export it with state='lift', or run whole sequences")
+    axis = _batch_axis({state.input: signature.input(state.input) for state in signature.states}, {})
     if axis is None:
         raise InputError("the model's states are of a fixed size; a pool needs a batch axis: use Model.stream")
     problems = [

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_all
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,19 +91,19 @@ class Gate:
     """Stands before ONNX Runtime: runs wait while it is shut, and say when they are there."""
 
     def __init__(self, pool: StreamPool) -> None:
-        self._session, pool._rows._session = pool._rows._session, self
+        self._run, pool._rows._run = pool._rows._run, self.run
         self._open, self._there = threading.Event(), threading.Semaphore(0)
         self._open.set()
         self.sizes: list[int] = []
         self.fail: Callable[[dict[str, np.ndarray]], bool] = lambda feeds: False
 
-    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._there.release()
         assert self._open.wait(SECONDS)
         self.sizes.append(next(iter(feeds.values())).shape[0 if "ids" in feeds else 1])
         if self.fail(feeds):
             raise RuntimeError("out of memory")
-        return self._session.run(names, feeds)
+        return self._run(feeds)
 
     def shut(self) -> None:
         self._open.clear()
@@ -711,7 +710,7 @@ def test_a_run_that_fails_is_the_fault_of_one(words: Model) -> None:
         bad = chunk_of("words", 2, 0) | {"ids": np.array([[1, 77]])}
         futures = [s.submit(bad if k == 1 else chunk_of("words", 2, k)) for k, s in enumerate(streams)]
         gate.open()
-        with pytest.raises(Error, match="such as an unknown id; the state is as it was"):
+        with pytest.raises(Error, match=r"such as an unknown id.*the state is as it was"):
             result(futures[1])
         for k in (0, 2):
             equal("words", result(futures[k]), alone[k].push(chunk_of("words", 2, k)))
@@ -750,8 +749,8 @@ def test_no_memory_for_the_results_ends_nothing_but_the_batch(rnn: Model, monkey
 
 def test_a_graph_that_loses_rows_is_found_out(rnn: Model) -> None:
     with gated(rnn, 2) as (pool, gate):
-        session = gate._session
-        gate._session = SimpleNamespace(run=lambda names, feeds: [array[:, :0] for array in session.run(names, feeds)])
+        run = gate._run
+        gate._run = lambda feeds: {name: array[:, :0] for name, array in run(feeds).items()}
         with pytest.raises(Error, match="the output 'output' has 0 rows for 1 streams"):
             pool.open().push(chunk_of("rnn", 1, 0))
 
@@ -772,6 +771,27 @@ def test_a_tensor_without_a_batch_axis_is_refused(rnn: Model, changes: dict[str,
     with pytest.raises(InputError, match=text):
         StreamPool(model, 2)
     assert threading.active_count() == before
+
+
+def test_a_context_is_refused(rnn: Model) -> None:
+    model = dataclasses.replace(rnn, _options=dataclasses.replace(rnn._options, context={"x": (0, 2)}))
+    with pytest.raises(InputError, match="a pool keeps no context of an input"):
+        StreamPool(model, 2)
+
+
+def test_nan_is_refused_where_the_model_was_loaded_so(files: Path) -> None:
+    model = load(files / "rnn.onnx", constants={}, nan="raise", threads=1)
+    with StreamPool(model, 2, max_wait_ms=0) as pool, pool.open() as stream:
+        chunk = chunk_of("rnn", 2, 0)
+        want = Alone(model).push(chunk)
+        equal("rnn", stream.push(chunk), want)
+        chunk[1, 0, 2] = np.nan
+        for form in (chunk, {"x": chunk}, {"x": chunk}):
+            with pytest.raises(InputError, match=r"x\[1, 0, 2\] is NaN"):
+                stream.push(form)
+        with pytest.raises(InputError, match="is NaN"):
+            stream.state = {"h_0": np.full((1, 1, 3), np.nan, np.float32)}
+        np.testing.assert_array_equal(stream.state["h_0"], want["h_n"])
 
 
 def test_a_model_without_state_has_no_pool(files: Path) -> None:

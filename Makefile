@@ -8,7 +8,7 @@ BENCH_VENV := .venv-bench
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-cuda soak bench-streaming conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-cuda soak bench-streaming bench-pool conformance conformance-latest lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream agains
 
 soak: $(VENV)/.installed ## four minutes of 64 threads on a StreamPool and a million pushes of a Stream, each checked
 	$(VENV)/bin/python tests/soak/run.py
+
+bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams; a quiet machine is needed
+	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py

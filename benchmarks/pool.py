@@ -4,8 +4,9 @@
 
 Each peer is a process of its own, which sleeps while another has its turn; a round gives each one turn of about
 `--seconds`. A ratio is taken within a round, against the separate streams of the same round; shown are the median over
-the rounds and, in brackets, the smallest and the largest. Every peer's clients push their next step when they have the
-result of the last, so a step per second is one of one stream.
+the rounds and, in brackets, the smallest and the largest. Before anything is timed each stream has to hold the state
+that one run over the whole sequence leaves. Every peer's clients push their next step when they have the result of the
+last, so a step per second is one of one stream.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from _rounds import machine
 
 import rnn_runtime
 
@@ -86,11 +88,16 @@ def peer(name: str, folder: str, count: int, hidden: int, max_wait: float) -> No
     chunks = [random.standard_normal((1, 1, hidden)).astype(np.float32) for _ in range(count)]
     pool = None
     if name == BASE:
-        run = separate([model.stream() for _ in range(count)], chunks)
+        streams = [model.stream() for _ in range(count)]
+        run = separate(streams, chunks)
     else:
         pool = rnn_runtime.StreamPool(model, count, max_wait_ms=max_wait)
-        run = PEERS[name]([pool.open() for _ in range(count)], chunks)
+        streams = [pool.open() for _ in range(count)]
+        run = PEERS[name](streams, chunks)
     run(20)
+    for stream, chunk in zip(streams, chunks, strict=True):
+        for state, whole in model.run(chunk.repeat(20, axis=0)).state.items():
+            np.testing.assert_allclose(stream.state[state], whole, rtol=0, atol=1e-6)
     for line in sys.stdin:
         start = time.perf_counter()
         run(int(line))
@@ -140,7 +147,8 @@ def measure(hidden: int, count: int, max_wait: float, rounds: int, seconds: floa
     def rate(found: dict[str, dict[str, float]], name: str) -> float:
         return steps[name] * count / found[name]["seconds"]
 
-    print(f"\nLSTM, hidden {hidden}: {count} streams, one thread, max_wait_ms={max_wait:g}, {rounds} rounds\n")
+    print(f"\n{machine()}\n")
+    print(f"LSTM, hidden {hidden}: {count} streams, one thread, max_wait_ms={max_wait:g}, {rounds} rounds\n")
     print("| who | steps per second | ratio | mean batch | one batch, ms | p99 of the wait, ms |")
     print("|---|---|---|---|---|---|")
     for name in running:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
@@ -541,13 +541,12 @@ class Promise(Future[Result]):
         return super().result(timeout)
 
 
-def _awaited(reply: Waiter | Promise | asyncio.Future[Result]) -> bool:
+def _awaited(reply: Any) -> bool:
     """A chunk is about to run: whether anybody waits for it still. A promise cannot be cancelled from here on."""
-    if isinstance(reply, Waiter):
+    kind = type(reply)
+    if kind is Waiter:
         return True
-    if isinstance(reply, Promise):
-        return reply.set_running_or_notify_cancel()
-    return not reply.cancelled()
+    return reply.set_running_or_notify_cancel() if kind is Promise else not reply.cancelled()
 
 
 def _answer(done: list[Answer]) -> None:

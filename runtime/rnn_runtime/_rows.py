@@ -206,13 +206,20 @@ class Rows:
 
     def _piece(self, chunks: list[Chunk]) -> Piece:
         try:
-            outputs = list(self._run(self._feeds(chunks)).values())
+            feeds = self._feeds(chunks)
+            outputs = list(self._run(feeds).values())
         except Exception as error:  # ONNX Runtime's, or no memory for the batch
             return Piece(chunks, [], Error(f"{error}; the state is as it was"))
         for name, array, (axis, _) in zip(self._names, outputs, self._cuts, strict=True):
             if array.shape[axis] != len(chunks):
                 found = f"the output {name!r} has {array.shape[axis]} rows for {len(chunks)} streams"
                 return Piece(chunks, [], Error(f"{found}: export the model again"))
+        for name, _, _, _, k in self._states:
+            if outputs[k].shape != feeds[name].shape:
+                found = (
+                    f"the state {name!r} went in with shape {feeds[name].shape} and came out with {outputs[k].shape}"
+                )
+                return Piece(chunks, [], Error(f"{found}: use Model.run, and carry it by hand"))
         return Piece(chunks, outputs, None)
 
     def _feeds(self, chunks: list[Chunk]) -> Arrays:

@@ -392,6 +392,7 @@ def test_the_event_loop_runs_on_while_a_batch_runs(rnn: Model) -> None:
 
 def test_a_cancelled_task_takes_its_chunk_back(rnn: Model) -> None:
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
         with gated(rnn, 2) as (pool, gate):
             stream, alone = pool.open(), Alone(rnn)
             gate.shut()
@@ -410,7 +411,9 @@ def test_a_cancelled_task_takes_its_chunk_back(rnn: Model) -> None:
             got = await asyncio.wait_for(stream.push_async(chunk_of("rnn", 1, 2)), SECONDS)
             equal("rnn", got, alone.push(chunk_of("rnn", 1, 2)))
 
+    wrong: list[object] = []
     asyncio.run(main())
+    assert wrong == []
 
 
 def test_a_cancelled_future_takes_its_chunk_back_and_leaves_a_reset(rnn: Model) -> None:
@@ -755,6 +758,16 @@ def test_a_graph_that_loses_rows_is_found_out(rnn: Model) -> None:
             pool.open().push(chunk_of("rnn", 1, 0))
 
 
+def test_a_state_that_changes_its_shape_is_found_out(rnn: Model) -> None:
+    with gated(rnn, 2) as (pool, gate):
+        run, stream = gate._run, pool.open()
+        gate._run = lambda feeds: {name: array[..., :2] for name, array in run(feeds).items()}
+        with pytest.raises(Error, match=r"'h_0' went in with shape \(1, 1, 3\) and came out with \(1, 1, 2\)"):
+            stream.push(chunk_of("rnn", 1, 0))
+        gate._run = run
+        equal("rnn", stream.push(chunk_of("rnn", 1, 0)), rnn.run(chunk_of("rnn", 1, 0)))
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -913,6 +926,24 @@ def test_a_stream_that_ends_answers_those_who_wait(rnn: Model) -> None:
         equal("rnn", result(running), rnn.run(chunk_of("rnn", 1, 0)))
         assert not heir.state["h_0"].any()
         equal("rnn", heir.push(chunk_of("rnn", 1, 3)), rnn.run(chunk_of("rnn", 1, 3)))
+
+
+def test_a_stream_that_ends_while_its_batch_runs_takes_no_other_along(rnn: Model) -> None:
+    with StreamPool(rnn, 3, max_wait_ms=60_000) as pool:  # only when all have spoken
+        gate = Gate(pool)
+        streams = [pool.open() for _ in range(3)]
+        gate.shut()
+        futures = [stream.submit(chunk_of("rnn", 2, k)) for k, stream in enumerate(streams)]
+        gate.until_there()
+        streams[1].close()
+        heir = pool.open()
+        gate.open()
+        for k, future in enumerate(futures):
+            equal("rnn", result(future), rnn.run(chunk_of("rnn", 2, k)))
+        assert gate.sizes == [3]
+        for k in (0, 2):
+            np.testing.assert_array_equal(streams[k].state["h_0"], result(futures[k])["h_n"])
+        assert not heir.state["h_0"].any()
 
 
 def test_closing_answers_everyone_and_leaves_no_thread(rnn: Model) -> None:
@@ -1098,7 +1129,8 @@ def test_a_pool_does_not_go_through_a_fork(files: Path) -> None:
 
 
 FORGOTTEN = """
-import sys, numpy as np, rnn_runtime
+import atexit, sys, numpy as np, rnn_runtime
+atexit.register(lambda: print(stream._pool))
 stream = rnn_runtime.StreamPool(rnn_runtime.load(sys.argv[1], threads=1), 2).open()
 print(stream.push(np.ones((1, 1, 4), np.float32))["output"].shape)
 """
@@ -1108,7 +1140,7 @@ def test_a_program_ends_though_it_forgot_to_close(files: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORGOTTEN, str(files / "rnn.onnx")], capture_output=True, text=True, timeout=SECONDS
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(1, 1, 3)\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(1, 1, 3)\nStreamPool(0 of 2 streams, closed)\n", "")
 
 
 # Metrics

@@ -4,11 +4,12 @@ VENV := .venv
 RUNTIME_VENV := .venv-runtime
 LATEST_VENV := .venv-latest
 CUDA_VENV := .venv-cuda
+OLDEST_VENV := .venv-oldest
 BENCH_VENV := .venv-bench
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-cuda soak bench-streaming bench-pool conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda soak bench-streaming bench-pool conformance conformance-latest lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +24,9 @@ test-runtime: $(RUNTIME_VENV)/.installed ## run the runtime's tests where PyTorc
 	$(RUNTIME_VENV)/bin/python -c "from importlib.util import find_spec; found = [n for n in ('torch', 'onnx', 'rich') if find_spec(n)]; assert not found, found"
 	$(RUNTIME_VENV)/bin/rnn-export --help
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
+
+test-oldest: $(OLDEST_VENV)/.installed ## run the runtime's tests with the oldest onnxruntime and NumPy that it says it works with
+	$(OLDEST_VENV)/bin/python -m pytest tests/runtime
 
 test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-gpu (250 MB): on a GPU if there is one, else the errors without
 	$(CUDA_VENV)/bin/python -m pytest tests/runtime
@@ -54,7 +58,7 @@ lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(BENCH_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
@@ -62,6 +66,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test --group lint
+	touch $@
+
+# The lower bounds of pyproject.toml; the rest is whatever fits them.
+$(OLDEST_VENV)/.installed: pyproject.toml
+	test -x $(OLDEST_VENV)/bin/python || $(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "onnxruntime==1.21.0" "numpy==1.26.0" --editable . --group test-runtime
 	touch $@
 
 $(CUDA_VENV)/.installed: pyproject.toml constraints.txt

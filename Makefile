@@ -46,7 +46,7 @@ clean: ## remove the environments, caches and all that was built
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
-	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test --group lint
+	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export,report]" --group test --group lint
 	touch $@
 
 $(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt

@@ -17,11 +17,12 @@ from rnn_runtime._bundle import ONNX
 from . import _backends, _lower
 from ._alone import alone
 from ._capture import Layer, capture
-from ._compare import check_tolerance, compare, require
+from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._inspect import inspect
 from ._reference import Reference, grid
 from ._seal import check_target, seal, unsealed
 from ._stream import require_streamable
+from ._suite import lacking
 from ._versions import require_good_versions
 
 
@@ -126,5 +127,7 @@ def export(
             cases, refused = reference.cases(grid(captured.sizes, captured.sequences))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             report = require(compare([*golden, *cases], _backends.found(folder), tolerance), "the export")
-            seal(folder, captured, report, refused, golden, tolerance, operators)
+            allowed = bundle_tolerance(golden, tolerance)
+            lacks = lacking(reference, captured.sequences, allowed)
+            seal(folder, captured, report, refused, golden, allowed, operators, lacks)
     return Bundle(path, captured.signature, captured.layers, report, refused)

@@ -12,17 +12,20 @@ model.check()  # replays the recorded inputs and outputs
 
 from ._errors import BundleError, DependencyError, DeviceError, Error, InputError, MismatchError
 from ._model import Model, load
-from ._report import Report, Row
+from ._report import Check, Divergence, Report, Row, Series
 from ._result import Result
 from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
 from ._stream import Stream
+from ._verify import verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "Check",
     "DependencyError",
     "DeviceError",
+    "Divergence",
     "Error",
     "InputError",
     "LengthsSpec",
@@ -31,9 +34,11 @@ __all__ = [
     "Report",
     "Result",
     "Row",
+    "Series",
     "Signature",
     "StateSpec",
     "Stream",
     "TensorSpec",
     "load",
+    "verify",
 ]

@@ -167,7 +167,7 @@ class Divergence:
     """Where a backend leaves the yardstick first.
 
     Attributes:
-        backend: which.
+        backend: which; several that leave it at one place are listed with commas in a text.
         place: "in" a recurrent layer, "before" it, or "after" the last.
         module: the layer's path in the model, "" for the model itself; after the last, the name of an output.
         operator: RNN, LSTM, GRU, Scan; "" after the last.
@@ -203,7 +203,8 @@ class Divergence:
         sizes = " ".join(f"{axis}={size}" for axis, size in self.shape.items())
         error = f"error {self.error:.3g}" if math.isfinite(self.error) else "no number to compare"
         reason = f": {self.reason}" if self.reason else ""
-        return f"{self.backend} first leaves eager PyTorch {where}{step} ({error}, {sizes}){reason}"
+        leave = "leave" if ", " in self.backend else "leaves"
+        return f"{self.backend} first {leave} eager PyTorch {where}{step} ({error}, {sizes}){reason}"
 
 
 @dataclass(frozen=True, slots=True)

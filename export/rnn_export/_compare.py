@@ -40,15 +40,46 @@ def compare(
     # The eager model's own error is for comparison: it cannot fail against itself.
     rows = [replace(row, passed=True) for case in cases for row in held("eager", case, case.eager, tolerance)]
     for backend in backends:
+        pairs: list[tuple[Case, Mapping[str, np.ndarray]]] = []
+        found: list[Row] = []
         for case in cases:
             try:
                 got = backend.run(case.inputs)
             except Exception as error:
                 first = (str(error).strip().splitlines() or [""])[0]
-                rows += [_failed(backend.name, case, name, f"{type(error).__name__}: {first}") for name in case.want]
+                found += [_failed(backend.name, case, name, f"{type(error).__name__}: {first}") for name in case.want]
             else:
-                rows += held(backend.name, case, got, tolerance, precision)
+                found += held(backend.name, case, got, tolerance, precision)
+                pairs.append((case, got))
+        rows += _together(found, pairs, precision) if tolerance is None else found
     return Report(tuple(rows))
+
+
+def _together(rows: list[Row], pairs: list[tuple[Case, Mapping[str, np.ndarray]]], precision: str) -> list[Row]:
+    """The rows of a backend, an output of low precision judged over all cases: one step alone decides too little."""
+    judged = []
+    for row in rows:
+        line = table(next((case.eager[row.output].dtype.name for case, _ in pairs), ""), row.backend, precision)
+        if line.error is None and row.statistics is not None and np.isfinite(row.error):
+            parts = [(got[row.output], case.want[row.output]) for case, got in pairs]
+            found, parts_want = together(parts), _rows(want for _, want in parts)
+            if found is not None:
+                passed, note = _decides(found, line, parts_want)
+                row = replace(row, passed=passed, note=note)
+        judged.append(row)
+    return judged
+
+
+def together(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Statistics | None:
+    """How an output differs from the one wanted over all cases, each a pair of both; None for whole numbers."""
+    return statistics(_rows(got for got, _ in pairs), _rows(want for _, want in pairs), 0.0)
+
+
+def _rows(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Arrays put together along all axes but the last, or along that too where they differ in it."""
+    flat = [array.reshape(-1, array.shape[-1] if array.ndim else 1) for array in arrays]
+    same = len({array.shape[1] for array in flat}) == 1
+    return np.concatenate(flat if same else [array.reshape(-1, 1) for array in flat])
 
 
 def check_tolerance(tolerance: float | None) -> None:
@@ -99,7 +130,7 @@ def held(
         passed, note = found.passed or (bool(np.isfinite(found.error)) and found.error <= bound), found.note
         line = table(eager.dtype.name, backend, precision)
         if tolerance is None and line.error is None and more is not None and np.isfinite(found.error):
-            passed, note = _decides(more, line)
+            passed, note = _decides(more, line, want)
         rows.append(
             Row(
                 backend=backend,
@@ -117,12 +148,19 @@ def held(
     return rows
 
 
-def _decides(found: Statistics, line: Tolerance) -> tuple[bool, str]:
+DECISIONS = 20
+"""From how many on their agreement counts: of two or three, one near tie is half."""
+
+
+def _decides(found: Statistics, line: Tolerance, want: np.ndarray) -> tuple[bool, str]:
     """Whether an output of low precision is as good as it can be, by its noise and by what is decided with it."""
     quiet = line.snr is None or found.snr >= line.snr
-    agrees = line.agreement is None or not found.agreement < line.agreement  # a single number decides nothing: nan
-    note = f"SNR {found.snr:.1f} dB, {line.snr} wanted; the largest element agrees in {found.agreement:.0%}"
-    return quiet and agrees, note
+    few = want.ndim == 0 or want.size < DECISIONS * want.shape[-1]
+    # A single number decides nothing: its agreement is nan.
+    agrees = few or line.agreement is None or not found.agreement < line.agreement
+    if quiet and agrees:
+        return True, ""
+    return False, f"SNR {found.snr:.1f} dB, {line.snr} wanted; the largest element agrees in {found.agreement:.0%}"
 
 
 def _failed(backend: str, case: Case, output: str, note: str) -> Row:

@@ -17,6 +17,7 @@ from rnn_runtime import InputError, Report, _golden
 from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST
 
 from ._capture import Captured
+from ._quantize import Quantized
 from ._reference import Case
 from ._versions import versions
 
@@ -113,6 +114,7 @@ def seal(
     tolerance: Mapping[str, float],
     operators: Mapping[str, int],
     lacking: Mapping[str, str],
+    quantized: Quantized | None = None,
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
     cases = [
@@ -129,6 +131,7 @@ def seal(
         "lifted": [slot.input for slot in captured.flat.lifted],
         "operators": dict(operators),
         "versions": versions(),
+        **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),
         "tolerance": dict(tolerance),
         "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},
     }

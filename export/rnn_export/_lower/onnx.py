@@ -39,7 +39,9 @@ def chosen(layer: Layer, lowering: str) -> str:
             f"lowering='fused', but the {layer.operator} {layer.name!r} {reason}, and ONNX Runtime has no operator for "
             "that: leave `lowering` out"
         )
-    return "scan" if reason or lowering == "scan" else "fused"
+    # ONNX Runtime has an 8-bit operator for the LSTM alone.
+    eight_bits = lowering == "int8" and layer.operator != "LSTM"
+    return "scan" if reason or lowering == "scan" or eight_bits else "fused"
 
 
 def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any], Callable[..., Any]]:

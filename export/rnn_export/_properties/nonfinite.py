@@ -56,7 +56,9 @@ class NonFinite:
     promise = "NaN and infinity reach the outputs that they reach in eager PyTorch, and no others"
 
     def unfit(self, subject: Subject) -> str | None:
-        """Models that take ids alone."""
+        """Models that take ids alone, and graphs in 8 bits."""
+        if getattr(subject, "precision", "") == "int8":
+            return "8 bits share one scale over an input, which holds neither NaN nor infinity"
         kinds = {np.dtype(spec.dtype).kind for spec in subject.signature.data_inputs}
         return None if "f" in kinds else "the model takes no floats"
 

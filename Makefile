@@ -65,7 +65,7 @@ clean: ## remove the environments, caches and all that was built
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
-	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test --group lint
+	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export,report]" --group test --group lint
 	touch $@
 
 # The lower bounds of pyproject.toml; the rest is whatever fits them.

@@ -83,6 +83,10 @@ class Reference:
                 )
         return cases, refused
 
+    def example(self) -> list[np.ndarray]:
+        """The example inputs in order."""
+        return [tensor.numpy() for tensor in self._flat.inputs.example]
+
     def draw(self, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
         """Inputs of these sizes, by name."""
         drawn = self._samplers[0].draw(sizes, seed)

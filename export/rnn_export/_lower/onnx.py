@@ -44,7 +44,9 @@ def chosen(layer: Layer, lowering: str) -> str:
         )
     # Over packed sequences the Scan's mask costs more than its products save, except in batches.
     faster = layer.operator == "RNN" and layer.hidden_size >= RNN_SCAN and not layer.packed and layer.axis != "1"
-    return "scan" if reason or lowering == "scan" or (lowering == "auto" and faster) else "fused"
+    # ONNX Runtime has an 8-bit operator for the LSTM alone.
+    eight_bits = lowering == "int8" and layer.operator != "LSTM"
+    return "scan" if reason or lowering == "scan" or (lowering == "auto" and faster) or eight_bits else "fused"
 
 
 def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any], Callable[..., Any]]:

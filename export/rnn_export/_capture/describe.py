@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from rnn_runtime import InputError, LengthsSpec, Signature, StateSpec, TensorSpe
 from .._errors import ExportError
 from . import leaves, states, tree
 from .axes import Axes
-from .graph import Layer, arguments, layers, origins, user_inputs, user_outputs
+from .graph import Layer, ancestors, arguments, layers, origins, user_inputs, user_outputs
 from .prepare import Prepared, State
 
 
@@ -51,7 +52,7 @@ def describe(
         inputs=specs(names, user_inputs(program)),
         outputs=specs(outputs, user_outputs(program)),
         states=tuple(StateSpec(names[i], outputs[j]) for i, j in pairs.items()),
-        lengths=spec if spec is not None and spec.axis in axis_names.declared else None,
+        lengths=spec if spec is not None and _is_known(spec.axis, axis_names.declared) else None,
     )
     for state_spec in signature.states:
         before, after = signature.input(state_spec.input), signature.output(state_spec.output)
@@ -64,9 +65,9 @@ def _lengths(program: ExportedProgram, names: Sequence[str]) -> tuple[int, fx.No
     """The input that packed sequences take their lengths from: (its position, the padded data)."""
     inputs = user_inputs(program)
     found: dict[int, fx.Node] = {}
-    for node in program.graph.nodes:
-        if node.target is leaves.pack and (source := _source(node, inputs)) is not None:
-            found.setdefault(inputs.index(source), node.args[0])
+    for data, lengths in _packed(program):
+        if (source := _source(lengths, inputs)) is not None:
+            found.setdefault(inputs.index(source), data)
     if len(found) > 1:
         raise ExportError(
             f"sequences are packed by {len(found)} inputs, {[names[i] for i in found]}; a bundle has one input "
@@ -82,11 +83,39 @@ def _lengths(program: ExportedProgram, names: Sequence[str]) -> tuple[int, fx.No
     return None
 
 
-def _source(pack: fx.Node, inputs: Sequence[fx.Node]) -> fx.Node | None:
-    """The input that holds the lengths of a packed sequence, where one does as it is."""
-    way = origins(arguments(pack)[1])
+def _packed(program: ExportedProgram) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """What is packed, time-major, and its lengths: where it is cut, or else where a layer runs over it."""
+    for node in program.graph.nodes:
+        if node.target is leaves.pack:
+            data, lengths = arguments(node)
+            yield data, lengths
+        elif node.target in leaves.RECURRENT:
+            data, *_, lengths, _weights, _biases, _layers, _both = arguments(node)
+            if lengths is not None and data.target is not leaves.pack:
+                yield data, lengths
+
+
+def _source(lengths: fx.Node, inputs: Sequence[fx.Node]) -> fx.Node | None:
+    """The input that the lengths of a packed sequence are computed from, where there is one of whole numbers."""
+    as_it_is = _moved(lengths, inputs)
+    if as_it_is is not None:
+        return as_it_is
+    way = ancestors(lengths)
     found = [source for source in inputs if source in way and _is_integers(source)]
     return found[0] if len(found) == 1 else None
+
+
+def _moved(lengths: fx.Node, inputs: Sequence[fx.Node]) -> fx.Node | None:
+    """The input that holds the lengths of a packed sequence as they are."""
+    way = origins(lengths)
+    found = [source for source in inputs if source in way and _is_integers(source)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_known(axis: str, declared: Collection[str]) -> bool:
+    """Whether an axis is declared, or an expression in those that are."""
+    words = set(re.findall(r"[A-Za-z_]\w*", axis)) - {"Max", "Min", "Mod", "ceiling", "floor"}
+    return bool(words) and words <= set(declared)
 
 
 def _is_integers(node: fx.Node) -> bool:
@@ -189,7 +218,7 @@ class _AxisNames:
                 self._add(node.meta["val"].shape[dim], axis)
         packs = [node for node in program.graph.nodes if node.target is leaves.pack]
         for k, node in enumerate(packs, 1):
-            own = lengths is not None and _source(node, user_inputs(program)) is not None
+            own = lengths is not None and _moved(arguments(node)[1], user_inputs(program)) is not None
             size = node.meta["val"].shape[0]
             if isinstance(size, torch.SymInt):  # where packed data meets padded, it is the whole axis
                 name = self._names.setdefault(size.node.expr, f"max({lengths})" if own else f"packed_{k}")

@@ -25,10 +25,15 @@ _LEAVES = {_VF.rnn_tanh: leaves.rnn_tanh, _VF.rnn_relu: leaves.rnn_relu, _VF.gru
 
 
 class Capture(TorchFunctionMode):
-    """Answers torch's recurrent and packing functions with leaves."""
+    """Answers torch's recurrent and packing functions with leaves.
 
-    def __init__(self) -> None:
+    Args:
+        whole: the longest of the lengths is always the whole axis, so that packing cuts nothing.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
         super().__init__()
+        self._whole = whole
         # id of the tensor that stands in for batch_sizes -> (that tensor, kept alive; number of steps; batch size)
         self._packed: dict[int, tuple[Tensor, Any, Any]] = {}
 
@@ -80,7 +85,9 @@ class Capture(TorchFunctionMode):
         return y, *finals
 
     def _pack(self, data: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-        data = leaves.pack(data.transpose(0, 1) if batch_first else data, lengths)
+        data = data.transpose(0, 1) if batch_first else data
+        if not self._whole:
+            data = leaves.pack(data, lengths)
         stand_in = lengths.clone()  # a tensor of its own, so that its id is known to no one else
         self._packed[id(stand_in)] = stand_in, data.shape[0], data.shape[1]
         return data.flatten(0, 1), stand_in

@@ -16,7 +16,9 @@ from torch.overrides import TorchFunctionMode
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
+from .builtins import symbolic
 from .lift import Lift, Slot
+from .values import Place, answered
 
 REFUSED = (RuntimeError, ValueError, IndexError, AssertionError)
 """What an eager model raises at sizes that it does not take."""
@@ -48,9 +50,11 @@ class Flat(nn.Module):
         self.model = model
         self.inputs = inputs
         self.lifted: tuple[Slot, ...] = ()
+        self.answers: dict[Place, bool] = {}  # to decisions by value, where the model is traced
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensor for _, tensor in self.named(*flat))
+        with symbolic(self.model), answered(self.answers):
+            return tuple(tensor for _, tensor in self.named(*flat))
 
     def named(self, *flat: Tensor) -> list[tuple[tree.Path, Tensor]]:
         """The results with the way to each in what the model returned."""

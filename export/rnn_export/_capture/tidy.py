@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 
+import torch
 from torch import fx
 from torch.export import ExportedProgram
 
@@ -18,6 +19,7 @@ def tidy(program: ExportedProgram) -> None:
     _drop_idle_pads(program)
     _drop_idle_orders(program)
     _merge_like_leaves(program)
+    _lift_numbers(program)
     finish(program)
 
 
@@ -128,3 +130,28 @@ def _merge_like_leaves(program: ExportedProgram) -> None:
             if first is not node:
                 node.replace_all_uses_with(first)
                 program.graph.erase_node(node)
+
+
+def _lift_numbers(program: ExportedProgram) -> None:
+    """Make a tensor of each number that depends on sizes and meets a tensor: torch.onnx takes plain ones alone."""
+    made: dict[tuple[fx.Node, torch.dtype], fx.Node] = {}
+    for node in list(program.graph.nodes):
+        if node.target not in _ARITHMETIC or not isinstance(node.meta.get("val"), torch.Tensor):
+            continue
+        for number in [item for item in node.args if isinstance(item, fx.Node)]:
+            value = number.meta["val"]
+            if not isinstance(value, torch.SymFloat):
+                continue
+            dtype = node.meta["val"].dtype
+            dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+            if (number, dtype) not in made:
+                with program.graph.inserting_after(number), node.meta["val"].fake_mode:
+                    tensor = program.graph.call_function(aten.scalar_tensor.default, (number,), {"dtype": dtype})
+                    tensor.meta["val"] = aten.scalar_tensor.default(value, dtype=dtype)
+                made[number, dtype] = tensor
+            node.replace_input_with(number, made[number, dtype])
+
+
+_ARITHMETIC = {
+    getattr(getattr(aten, name), overload) for name in ("add", "sub", "mul", "div") for overload in ("Tensor", "Scalar")
+}

@@ -19,6 +19,7 @@ from torch import Tensor
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
+from .builtins import symbolic
 from .module import Flat, copied, float64, wide_copy
 from .prepare import Prepared
 from .sample import Sampler
@@ -83,7 +84,7 @@ def decide(prepared: Prepared) -> tuple[tuple[Decision, ...], list[Sample]]:
         given = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs]
         mode = Decisions(answers, dict(zip(prepared.names, given, strict=True)))
         try:
-            with quiet(), torch.no_grad(), float64(), mode:
+            with quiet(), torch.no_grad(), float64(), symbolic(copy.model), mode:
                 results, error = copy.named(*given), None
         except Exception as caught:
             results, error = [], caught

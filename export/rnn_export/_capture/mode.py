@@ -58,6 +58,8 @@ class Capture(TorchFunctionMode):
             return self._pack(*args)
         if func is _VF._pad_packed_sequence:
             return self._pad(*args)
+        if func is torch.linspace and (ramp := _ramp(*args, **(kwargs or {}))) is not None:
+            return ramp
         if args and id(args[0]) in self._packed:
             _, steps, batch = self._packed[id(args[0])]
             if func is Tensor.__getitem__ and args[1] == 0:
@@ -103,6 +105,18 @@ class Capture(TorchFunctionMode):
         _, steps, batch = self._packed[id(stand_in)]
         rows: Tensor = data.unflatten(0, (steps, batch))
         return rows
+
+
+def _ramp(start: Any, end: Any, steps: Any = None, **more: Any) -> Tensor | None:
+    """`torch.linspace` where the number of steps is a size, of which PyTorch would make a plain number."""
+    if not isinstance(steps, torch.SymInt) or isinstance(start, Tensor) or isinstance(end, Tensor):
+        return None
+    size: Any = steps
+    dtype = more.get("dtype") or torch.get_default_dtype()
+    index = torch.arange(size, dtype=dtype, device=more.get("device"))
+    whole = torch.scalar_tensor(size, dtype=dtype, device=more.get("device"))
+    step = (end - start) / (whole - 1).clamp(min=1)
+    return torch.where(index * 2 <= whole, start + step * index, end - step * (whole - 1 - index))
 
 
 def _expected_hidden_size(self: nn.RNNBase, input: Tensor, batch_sizes: Any) -> tuple[Any, ...]:

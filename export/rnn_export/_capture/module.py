@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
-from .builtins import symbolic
+from .builtins import symbolic, traced
 from .lift import Lift, Slot
-from .values import Place, answered
+from .values import Decisions, Place
 
 REFUSED = (RuntimeError, ValueError, IndexError, AssertionError)
 """What an eager model raises at sizes that it does not take."""
@@ -53,7 +53,9 @@ class Flat(nn.Module):
         self.answers: dict[Place, bool] = {}  # to decisions by value, where the model is traced
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        with symbolic(self.model), answered(self.answers):
+        if not traced():
+            return tuple(tensor for _, tensor in self.named(*flat))
+        with symbolic(self.model), Decisions(self.answers):
             return tuple(tensor for _, tensor in self.named(*flat))
 
     def named(self, *flat: Tensor) -> list[tuple[tree.Path, Tensor]]:

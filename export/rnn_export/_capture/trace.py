@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -117,7 +118,7 @@ def _trace_once(prepared: Prepared, inputs: Sequence[Tensor], *, whole: bool) ->
 
 def _user_line(trace: str) -> str:
     """The innermost line of the user's code in a stack trace, or nothing."""
-    lines = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', trace)
+    lines = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s*(.+)', trace)
     own = [line for line in lines if not line[0].startswith(fixed.OURS)]
     file, number, code = own[-1] if own else ("", "", "")
     return f"`{code.strip()}`, {file}:{number}" if file else ""
@@ -164,12 +165,12 @@ def _refusal(
             "a step of rnn_export.scan cannot be captured: it is made of cells (nn.LSTMCell and such) and tensor "
             f"operations, without whole recurrent layers or decisions by value. {text.strip().partition(chr(10))[0]}"
         )
-    line = _user_line(text)
+    line = _user_line(text) or _user_line("".join(traceback.format_exception(error)))
     where = f" ({line})" if line else ""
     if "data-dependent" in text:
         return ExportError(
             f"the model decides by the value of a tensor{where}, and a graph has one way: compute both and choose with "
-            "torch.where, or take the decision out of the model"
+            "torch.where, use a number of that value in tensor operations alone, or take the decision out of the model"
         )
     return ExportError(
         f"the model cannot be captured{where}: {type(error).__name__}: {text.strip().partition(chr(10))[0]}"

@@ -8,11 +8,9 @@ read from a tensor (`lengths.max().item()`) stay with their tensor, so that a de
 from __future__ import annotations
 
 import linecache
-import operator
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.overrides import TorchFunctionMode
 
 from .._errors import ExportError
@@ -28,7 +28,7 @@ _VF: Any = torch._VF
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _OURS = f"{Path(__file__).parent.parent}{os.sep}"
-_BETWEEN = (_OURS, f"{_TORCH}overrides.py", f"{_TORCH}utils{os.sep}_device.py")
+_BETWEEN = (_OURS, f"{_TORCH}overrides.py", f"{_TORCH}__init__.py", f"{_TORCH}utils{os.sep}_device.py")
 """What stands between a decision and the code that makes it."""
 
 
@@ -47,8 +47,11 @@ class Place:
     text: str
 
     @classmethod
-    def here(cls) -> Place:
-        """The decision that is being made."""
+    def here(cls, *, by_number: bool = False) -> Place:
+        """The decision that is being made, of which one by a number is known by its line alone.
+
+        Such a number decides where it is compared while a model is tried, and after that while it is traced.
+        """
         inner: FrameType | None = sys._getframe(1)
         while inner is not None and inner.f_code.co_filename.startswith(_BETWEEN):
             inner = inner.f_back
@@ -59,9 +62,8 @@ class Place:
         user = user if user is not None else inner
         file, line = user.f_code.co_filename, user.f_lineno
         code = inner.f_code
-        return cls(
-            (code.co_filename, code.co_qualname, inner.f_lasti), file, line, linecache.getline(file, line).strip()
-        )
+        at = -inner.f_lineno if by_number else inner.f_lasti
+        return cls((code.co_filename, code.co_qualname, at), file, line, linecache.getline(file, line).strip())
 
     def __str__(self) -> str:
         return f"`{self.text}` ({self.file}:{self.line})"
@@ -86,7 +88,7 @@ class Decisions(TorchFunctionMode):
 
     def __init__(self, answers: Mapping[Place, bool], inputs: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
-        self._answers = {place.code: answer for place, answer in answers.items()}
+        self._answers = dict(answers)
         self.traced = inputs is None
         self.events: list[Event] = []
         self.lengths: set[str] = set()
@@ -96,43 +98,80 @@ class Decisions(TorchFunctionMode):
         for name, tensor in (inputs or {}).items():
             self._mark(tensor, frozenset([name]))
 
+    def __enter__(self) -> Decisions:
+        if self.traced:
+            _set(FakeTensor, "tolist", lambda tensor: Rows(tensor) if tensor.dim() == 1 else _TOLIST(tensor))
+            if self._answers:
+                _set(torch.SymBool, "__bool__", lambda condition: self._of_number(condition))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.traced:
+            _set(FakeTensor, "tolist", _TOLIST)
+            _set(torch.SymBool, "__bool__", _SYMBOL_BOOL)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _DECIDES:
-            return self.decide(lambda: bool(func(*args, **kwargs)), args[0], func)
+            return self._by_tensor(lambda: bool(func(*args, **kwargs)), args[0])
         if func in _PAIRS:
-            return self.decide(lambda: bool(func(*args, **kwargs)), (args, kwargs), func)
+            return self._by_tensor(lambda: bool(func(*args, **kwargs)), (args, kwargs))
         if func is Tensor.item:
             return self._item(args[0])
-        if self.traced and func is Tensor.tolist and args[0].dim() == 1:
-            return Rows(args[0])
-        if self.traced and func is Tensor.numpy and args[0].dim() == 1:
+        if self.traced and func in (Tensor.tolist, Tensor.numpy) and args[0].dim() == 1 and not _known(args[0]):
             return Rows(args[0])
         if func in (torch.as_tensor, torch.tensor, torch.from_numpy) and isinstance(args[0], Rows):
             return args[0].tensor.clone().to(kwargs.get("dtype") or args[0].tensor.dtype)
-        args, kwargs = _plain(args), _plain(kwargs)
+        if self.traced and func == _DATA:
+            return args[0].detach()  # which torch.export follows
+        if self.traced and func is Tensor.__getitem__ and torch._C._get_tracing_state() is None:
+            args = (args[0], _bounded(args[0], args[1]))
         result = func(*args, **kwargs)
         if not self.traced:
             self._follow(func, args, kwargs, result)
         return result
 
-    def decide(self, natural: Callable[[], bool], *by: Any) -> bool:
-        """The answer to a decision: `natural()` says what the values say, which while tracing nobody can."""
-        place = Place.here()
-        if self.traced:
-            if place.code in self._answers and not _known(by[0]):
-                return self._answers[place.code]
-            return natural()
+    def decide(self, natural: Callable[[], bool], inputs: frozenset[str], *, by_number: bool = False) -> bool:
+        """The answer to a decision, while the model is tried: `natural()` says what the values say."""
+        place = Place.here(by_number=by_number)
         answer = natural()
-        self.events.append(Event(place, answer, self._inputs(by)))
-        return self._answers.get(place.code, answer)
+        self.events.append(Event(place, answer, inputs))
+        return self._answers.get(place, answer)
+
+    def _by_tensor(self, natural: Callable[[], bool], value: Any) -> bool:
+        if not self.traced:
+            return self.decide(natural, self._inputs(value))
+        answer = None if _known(value) else self._answer()
+        return natural() if answer is None else answer
+
+    def _answer(self) -> bool | None:
+        """The answer to the decision that is being made, where there is one."""
+        for place in (Place.here(), Place.here(by_number=True)):
+            if place in self._answers:
+                return self._answers[place]
+        return None
+
+    def _of_number(self, condition: torch.SymBool) -> bool:
+        """The answer where a number that was read from a tensor is compared, while the model is traced."""
+        answer = self._answer() if free_unbacked_symbols(condition) else None
+        if answer is not None:
+            return answer
+        return bool(_SYMBOL_BOOL(condition))
 
     def _item(self, tensor: Tensor) -> Any:
-        if tensor.numel() != 1 or tensor.dtype is torch.bool:
-            return self.decide(lambda: bool(tensor.item()), tensor) if tensor.dtype is torch.bool else tensor.item()
-        if _known(tensor) if self.traced else not self._inputs(tensor):
-            return tensor.item()
-        return Value(self, tensor, tensor.item)
+        if self.traced:
+            if torch._C._get_tracing_state() is None:
+                return self._by_tensor(lambda: bool(tensor.item()), tensor) if _is_bool(tensor) else tensor.item()
+            return self._by_tensor(lambda: bool(tensor.item()), tensor) if _is_bool(tensor) else tensor.reshape(())
+        inputs = self._inputs(tensor)
+        if _is_bool(tensor) and tensor.numel() == 1:
+            return self._by_tensor(lambda: bool(tensor.item()), tensor)
+        number = tensor.item()
+        if not inputs or isinstance(number, complex):
+            return number
+        return Real.of(number, self, inputs) if isinstance(number, float) else Number.of(number, self, inputs)
 
     def _mark(self, tensor: Tensor, inputs: frozenset[str]) -> None:
         if inputs and tensor.layout is torch.strided:
@@ -141,7 +180,7 @@ class Decisions(TorchFunctionMode):
             self._sources[key] = self._sources.get(key, frozenset()) | inputs
 
     def _inputs(self, value: Any) -> frozenset[str]:
-        found: frozenset[str] = frozenset()
+        found: frozenset[str] = frozenset().union(*(number.inputs for number in _numbers(value)))
         for tensor in _tensors(value):
             if tensor.layout is torch.strided:
                 found |= self._sources.get(tensor.untyped_storage().data_ptr(), frozenset())
@@ -163,12 +202,42 @@ class Decisions(TorchFunctionMode):
 
 _DECIDES = {Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero}
 _PAIRS = {torch.equal, Tensor.equal, torch.allclose, Tensor.allclose}
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+_SYMBOL_BOOL: Any = torch.SymBool.__bool__
+_TOLIST: Any = FakeTensor.tolist  # which no function mode sees
+
+
+def _set(of: type, name: str, method: Callable[[Any], Any]) -> None:
+    setattr(of, name, method)
+
+
+def _bounded(x: Tensor, index: Any) -> Any:
+    """An index whose slices end at numbers that were read from tensors, which lie within the axis."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in [part for part in parts if not isinstance(part, Tensor)]:
+        return index
+    dim = 0
+    for k, part in enumerate(parts):
+        if isinstance(part, slice):
+            ends: list[Any] = []
+            for end in (part.start, part.stop):
+                if isinstance(end, Tensor):
+                    end = end.item()
+                if isinstance(end, torch.SymInt) and free_unbacked_symbols(end):
+                    torch._check(end >= 0)
+                    torch._check(end <= x.shape[dim])
+                ends.append(end)
+            parts[k] = slice(ends[0], ends[1], part.step)
+        dim += part is not None
+    return tuple(parts) if isinstance(index, tuple) else parts[0]
+
+
+def _is_bool(tensor: Tensor) -> bool:
+    return tensor.dtype is torch.bool
 
 
 def _known(value: Any) -> bool:
     """Whether a value does not depend on what is traced: it is a plain tensor, and no trace is recorded through it."""
-    from torch._subclasses.fake_tensor import FakeTensor
-
     tensors = list(_tensors(value))
     return torch._C._get_tracing_state() is None and not any(isinstance(t, FakeTensor) for t in tensors)
 
@@ -176,115 +245,91 @@ def _known(value: Any) -> bool:
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Value | Rows):
+    elif isinstance(value, Rows):
         yield value.tensor
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
+
+
+def _numbers(value: Any) -> Iterator[Number | Real]:
+    if isinstance(value, Number | Real):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, dict):
+        yield from _numbers(list(value.values()))
     elif isinstance(value, slice):
-        yield from _tensors([value.start, value.stop, value.step])
+        yield from _numbers([value.start, value.stop, value.step])
 
 
-def _plain(value: Any) -> Any:
-    """Arguments with numbers in the place of what stands for them."""
-    if isinstance(value, Value):
-        return value.number()
-    if isinstance(value, slice):
-        return slice(*map(_plain, (value.start, value.stop, value.step)))
-    if isinstance(value, tuple | list) and any(isinstance(item, Value | slice | tuple | list) for item in value):
-        made = [_plain(item) for item in value]
-        return made if isinstance(value, list) else type(value)(*made) if hasattr(value, "_fields") else tuple(made)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+class _Read:
+    """A number that was read from a tensor while a model is tried: where it is compared, that is a decision.
+
+    Attributes:
+        inputs: the inputs that it depends on.
+    """
+
+    mode: Decisions
+    inputs: frozenset[str]
+
+    @classmethod
+    def of(cls, number: Any, mode: Decisions, inputs: frozenset[str]) -> Any:
+        """`number` as one that was read."""
+        made: Any = cls(number)  # type: ignore[call-arg]
+        made.mode, made.inputs = mode, inputs
+        return made
 
 
-class Value:
-    """A number that was read from a tensor: one in arithmetic and as an argument, a decision where it is compared."""
+class Number(_Read, int):
+    """A whole number that was read."""
 
-    def __init__(self, mode: Decisions, tensor: Tensor, number: Callable[[], Any]) -> None:
-        self._mode, self.tensor, self._number = mode, tensor, number
-        self._made: Any = None
-
-    def number(self) -> Any:
-        """The number itself; while it is traced, what stands for it there."""
-        if self._made is None:
-            self._made = self.tensor if torch._C._get_tracing_state() is not None else self._number()
-        return self._made
-
-    def integer(self) -> Value:
-        """The number without what stands behind its point, as Python's int() gives it."""
-        if not self.tensor.is_floating_point():
-            return self
-        return Value(self._mode, self.tensor.to(torch.int64), lambda: _integer(self.number()))
-
-    def real(self) -> Value:
-        """The number as Python's float() gives it."""
-        number: Value = self._with(operator.mul, 1.0)
-        return number
-
-    def _with(self, function: Callable[..., Any], *others: Any, swap: bool = False) -> Any:
-        def of(*items: Any) -> Any:
-            return function(*reversed(items)) if swap else function(*items)
-
-        tensors = [item.tensor if isinstance(item, Value) else item for item in others]
-        if any(isinstance(item, Tensor) for item in others):
-            return of(self.number(), *_plain(others))
-        return Value(self._mode, of(self.tensor, *tensors), lambda: of(self.number(), *_plain(others)))
-
-    def _decide(self, function: Callable[..., Any], *others: Any) -> Any:
-        if any(isinstance(item, Tensor) for item in others):
-            return function(self.tensor, *others)
-        by = (self.tensor, *(item.tensor for item in others if isinstance(item, Value)))
-        numbers = [item.number() if isinstance(item, Value) else item for item in others]
-        return self._mode.decide(lambda: bool(function(self.number(), *numbers)), by)
-
-    def __bool__(self) -> bool:
-        return bool(self._decide(bool))
-
-    def __index__(self) -> int:
-        if self._mode.traced:
-            raise ExportError(
-                f"the model makes a plain number of the value of a tensor ({Place.here()}), such as a number of steps, "
-                "which a graph cannot have: use it in tensor operations alone"
-            )
-        number: int = self.number()
-        return number
-
-    def __int__(self) -> int:
-        return int(self.__index__())
-
-    def __float__(self) -> float:
-        return float(self.__index__())
-
-    def __hash__(self) -> int:
-        return hash(self.__index__())
-
-    def __repr__(self) -> str:
-        return f"Value({self.tensor})"
+    __hash__ = int.__hash__
 
 
-def _integer(number: Any) -> Any:
-    return torch.sym_int(number) if isinstance(number, torch.SymFloat) else int(number)
+class Real(_Read, float):
+    """A number with a point that was read."""
+
+    __hash__ = float.__hash__
 
 
-def _arithmetic(function: Callable[..., Any], *, swap: bool = False) -> Any:
-    return lambda self, *others: self._with(function, *others, swap=swap)
+def _arithmetic(base: Any, name: str) -> Any:
+    plain = getattr(base, name)
+
+    def method(self: Any, *others: Any) -> Any:
+        result = plain(self, *others)
+        inputs = self.inputs.union(*(other.inputs for other in others if isinstance(other, _Read)))
+        if type(result) is int:
+            return Number.of(result, self.mode, inputs)
+        return Real.of(result, self.mode, inputs) if type(result) is float else result
+
+    return method
 
 
-def _comparison(function: Callable[..., Any]) -> Any:
-    return lambda self, other: self._decide(function, other)
+def _comparison(base: Any, name: str) -> Any:
+    plain = getattr(base, name)
+
+    def method(self: Any, *others: Any) -> Any:
+        result = plain(self, *others)
+        if not isinstance(result, bool):
+            return result  # not comparable
+        inputs = self.inputs.union(*(other.inputs for other in others if isinstance(other, _Read)))
+        return self.mode.decide(lambda: result, inputs, by_number=True)
+
+    return method
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
-    setattr(Value, f"__{_name}__", _arithmetic(getattr(operator, _name)))
-    setattr(Value, f"__r{_name}__", _arithmetic(getattr(operator, _name), swap=True))
-for _name in ("neg", "abs"):
-    setattr(Value, f"__{_name}__", _arithmetic(getattr(operator, _name)))
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    setattr(Value, f"__{_name}__", _comparison(getattr(operator, _name)))
+for _class, _base in ((Number, int), (Real, float)):
+    for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+        setattr(_class, f"__{_name}__", _arithmetic(_base, f"__{_name}__"))
+        setattr(_class, f"__r{_name}__", _arithmetic(_base, f"__r{_name}__"))
+    for _name in ("neg", "abs", "trunc", "floor", "ceil", "round"):
+        setattr(_class, f"__{_name}__", _arithmetic(_base, f"__{_name}__"))
+    for _name in ("lt", "le", "gt", "ge", "eq", "ne", "bool"):
+        setattr(_class, f"__{_name}__", _comparison(_base, f"__{_name}__"))
 
 
 class Rows:
@@ -325,13 +370,3 @@ class Rows:
             f"the model takes the values of a tensor apart in Python ({Place.here()}), and so fixes how many there "
             "are: keep them in a tensor"
         )
-
-
-@contextmanager
-def answered(answers: Mapping[Place, bool]) -> Iterator[None]:
-    """While a model is traced, answer its decisions so; in eager mode nothing is changed."""
-    if torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
-        with Decisions(answers):
-            yield
-    else:
-        yield

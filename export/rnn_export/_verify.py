@@ -54,7 +54,8 @@ def verify(
     sealed.verify_files()
     signature = sealed.signature
     lifted = set(sealed.manifest.get("lifted", ()))
-    own = [spec for spec in signature.inputs if spec.name not in lifted]
+    kept = set(sealed.manifest.get("kept", ()))
+    own = [spec for spec in signature.inputs if spec.name not in lifted | kept]
     check_tolerance(tolerance)
     with alone(), torch.random.fork_rng(devices=[]):
         if example_inputs is None:

@@ -15,7 +15,7 @@ from rnn_export import ExportError, export
 from rnn_export._capture import capture
 
 sys.path.insert(0, str(Path(__file__).parent))
-from likenesses import LIKENESSES, Likeness  # noqa: E402 - it lies beside, in no package
+from likenesses import LIKENESSES, Likeness
 
 QUICK = [
     *("MaskedOrNot", "ChecksLengths", "PolicyWithDones", "CutByInt", "CleansNan"),

@@ -24,7 +24,7 @@ from .scan_leaf import replace_scans
 from .tidy import tidy
 from .trace import trace
 
-__all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
+__all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
 
 
 @dataclass(frozen=True)

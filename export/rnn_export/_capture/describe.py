@@ -36,7 +36,7 @@ def describe(
     found = _lengths(program, names)
     _check_lengths(lengths, names, None if found is None else names[found[0]])
     axis_names = _AxisNames(program, names, axes, None if found is None else names[found[0]])
-    pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.lifted}
+    pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.states}
     if not isinstance(state, Mapping):
         pairs |= _pairs(program, state, pairs)
     outputs = _unique(_outputs(output_names, output_paths, names, pairs), names)

@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 RUNTIME_VENV := .venv-runtime
 LATEST_VENV := .venv-latest
+REAL_VENV := .venv-real
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime conformance conformance-latest real-models lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,13 +34,16 @@ conformance-latest: ## run SAMPLE=N of it with the newest versions there are, an
 	$(LATEST_VENV)/bin/python tests/conformance/run.py --parts ours --sample $(SAMPLE) \
 		--results build/conformance-latest.json --output docs/conformance-latest.md
 
+real-models: $(REAL_VENV)/.installed ## export models of other people's packages, a quarter of an hour, and write docs/real-models.md
+	$(REAL_VENV)/bin/python tests/real/run.py
+
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(REAL_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
@@ -47,6 +51,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test --group lint
+	touch $@
+
+# The packages' own dependencies stay out: what a model needs of them is PyTorch and NumPy alone.
+$(REAL_VENV)/.installed: pyproject.toml constraints.txt tests/real/requirements.txt
+	test -x $(REAL_VENV)/bin/python || $(PYTHON) -m venv $(REAL_VENV)
+	$(REAL_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(REAL_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test
+	$(REAL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/real/requirements.txt
 	touch $@
 
 $(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt

@@ -128,6 +128,7 @@ def seal(
         "layers": [asdict(layer) for layer in captured.layers],
         "lifted": [slot.input for slot in captured.flat.lifted],
         "kept": [slot.input for one in captured.flat.kept for slot in one.slots],
+        "lengths": [asdict(spec) for spec in captured.sampler.lengths],
         "decisions": [_decision(decision) for decision in captured.decisions],
         "operators": dict(operators),
         "versions": versions(),

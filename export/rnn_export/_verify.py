@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rnn_runtime import InputError, Report, Signature, _golden
+from rnn_runtime import InputError, LengthsSpec, Report, Signature, _golden
 from rnn_runtime._bundle import GOLDEN
 from rnn_runtime._bundle import Bundle as Sealed
 
@@ -72,7 +72,8 @@ def verify(
         except InputError as error:
             raise InputError(f"{error}. Is this the model that {sealed.path} was exported from?") from None
         _require_alike(prepared.flat, signature)
-        reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example))
+        lengths = [LengthsSpec(**spec) for spec in sealed.manifest.get("lengths", ())]
+        reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example, lengths))
         over = sequences(signature, [str(layer["axis"]) for layer in sealed.manifest["layers"]])
         cases, _ = reference.cases(grid(prepared.sizes, over))
         return compare(cases, _backends.sealed(sealed, device), tolerance)

@@ -698,14 +698,23 @@ def test_lengths_that_all_end_before_the_padding_are_refused_where_eager_refuses
         runtime.run(X.numpy(), lengths=[3, 5, 1])
 
 
-def test_lengths_from_two_inputs_are_refused(tmp_path):
+@pytest.mark.parametrize("named", [None, "k"])
+def test_lengths_from_two_inputs_are_both_followed(tmp_path, eager64, named):
     class Two(Packed):
         def forward(self, x, n, k):
             return super().forward(x, n)[0], super().forward(x, k)[0]
 
+    model = Two().eval()
     inputs = (X, torch.tensor([6, 4, 2]), torch.tensor([5, 6, 1]))
-    with pytest.raises(ExportError, match=r"packed by 2 inputs, \['n', 'k'\]"):
-        export(Two(), inputs, tmp_path / "b", axes={**AXES, "n": {0: "batch"}, "k": {0: "batch"}})
+    axes = {**AXES, "n": {0: "batch"}, "k": {0: "batch"}}
+    bundle = export(model, inputs, tmp_path / "b", axes=axes, lengths=named)
+    assert bundle.signature.lengths == rnn_runtime.LengthsSpec(named or "n", "sequence")
+    assert [spec.axes[1] for spec in bundle.signature.outputs] == ["max(n)", "max(k)"]
+    assert verify(model, bundle).passed
+    x, n, k = torch.randn(2, 9, 5), torch.tensor([3, 7]), torch.tensor([9, 1])
+    result = rnn_runtime.load(bundle).run({"x": x.numpy(), "n": n.numpy(), "k": k.numpy()})
+    for got, want in zip(result.values(), eager64(model, x, n, k), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_lengths_without_a_batch_axis_are_named(tmp_path):

@@ -99,6 +99,9 @@ class Decides(nn.Module):
             case "a number of steps":
                 for _ in range(int(flag.sum())):
                     x = x + 1
+            case "until it is done":
+                while flag.any():
+                    x, flag = x * 2, flag & ~flag
             case "gives up":
                 if not flag.any():
                     return torch.zeros(len(x), x.shape[1], 4)
@@ -133,6 +136,7 @@ def test_the_general_way_is_taken_and_proven_on_inputs_that_go_either_way(how, a
         ("both ways differ", r"`x = x \* 2 if flag.all\(\) else x`"),
         ("differs where it rarely goes", r"`if x.abs\(\).max\(\) > 500:`"),
         ("gives up", r"`if not flag.any\(\):`"),
+        ("until it is done", r"`while flag.any\(\):`"),
         ("a number of steps", r"`for _ in range\(int\(flag.sum\(\)\)\):`"),
     ],
 )

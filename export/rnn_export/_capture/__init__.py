@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
-from rnn_runtime import Signature
+from rnn_runtime import LengthsSpec, Signature
 
 from .._errors import ExportError
 from . import bare, graph
@@ -81,7 +81,7 @@ def capture(
     if output_names is None and bare.layer(model) is not None:
         output_names = bare.OUTPUTS[: len(prepared.output_paths)]
 
-    def captured(*, whole: bool) -> tuple[ExportedProgram, Signature, tuple[Layer, ...]]:
+    def captured(*, whole: bool) -> tuple[ExportedProgram, Signature, list[LengthsSpec], tuple[Layer, ...]]:
         program = trace(prepared, whole=whole)
         replace_scans(program)
         tidy(program)
@@ -92,11 +92,11 @@ def capture(
             )
         return program, *describe(program, prepared, output_names, lengths, state)
 
-    program, signature, layers = captured(whole=False)
-    spec, sampler = settle(prepared, signature.lengths, Sampler.of(signature, prepared.flat.inputs.example))
-    if spec is not None and spec.full:  # what is packed is the whole then, which the program need not leave open
-        program, signature, layers = captured(whole=True)
-    signature = replace(signature, lengths=spec)
+    program, signature, specs, layers = captured(whole=False)
+    specs, sampler = settle(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
+    if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
+        program, signature, _, layers = captured(whole=True)
+    signature = replace(signature, lengths=specs[0] if specs else None)
     return Captured(
         **vars(prepared),
         program=program,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,33 +17,37 @@ from .prepare import Prepared
 from .sample import Sampler
 
 
-def settle(prepared: Prepared, spec: LengthsSpec | None, sampler: Sampler) -> tuple[LengthsSpec | None, Sampler]:
+def settle(prepared: Prepared, specs: Sequence[LengthsSpec], sampler: Sampler) -> tuple[list[LengthsSpec], Sampler]:
     """The lengths and the sampler with what eager PyTorch takes as lengths, as far as the example shows it.
 
     Lengths that the model computes with count along the axis of the input, or along what it makes of it: whichever
     eager PyTorch takes as full.
     """
-    if spec is None:
-        return None, sampler
+    settled = list(specs)
+    for k in range(len(settled)):
+        settled[k] = _settle(prepared, settled, k, sampler)
+    return settled, replace(sampler, lengths=tuple(settled))
 
-    def takes(**how: object) -> bool:
-        return _takes(prepared, replace(sampler, sorted_lengths=True, **how))  # type: ignore[arg-type]
+
+def _settle(prepared: Prepared, specs: Sequence[LengthsSpec], k: int, sampler: Sampler) -> LengthsSpec:
+    spec = specs[k]
+    others = [replace(other, full=True) for j, other in enumerate(specs) if j != k]
+
+    def takes(spec: LengthsSpec, **how: object) -> bool:
+        drawing = replace(sampler, lengths=(spec, *others), sorted_lengths=True, **how)  # type: ignore[arg-type]
+        return _takes(prepared, drawing)
 
     words = [axis for axis in prepared.sizes if re.search(rf"\b{axis}\b", spec.axis)]
-    if spec.axis not in prepared.sizes and len(words) == 1 and takes(lengths=(spec.input, words[0])):
+    if spec.axis not in prepared.sizes and len(words) == 1 and takes(replace(spec, axis=words[0])):
         spec = replace(spec, axis=words[0])
-    sampler = replace(sampler, lengths=(spec.input, spec.axis))
-    if not takes(short_lengths=True) and takes(full_lengths=True):
+    if not takes(spec, short_lengths=True) and takes(replace(spec, full=True)):
         spec = replace(spec, full=True)
-        sampler = replace(sampler, full_lengths=True)
     shortest = max(0, int(prepared.traced[prepared.names.index(spec.input)].min()))
     least = min(shortest, 1)
-    if least and not takes(fixed_length=1, full_lengths=True):
+    if least and not takes(spec, fixed_length=1, full_lengths=True):
         # of a row as short the model leaves nothing
-        least = next((n for n in range(2, shortest) if takes(fixed_length=n, full_lengths=True)), shortest)
-    spec = replace(spec, minimum=least)
-    sampler = replace(sampler, smallest_length=least)
-    return spec, sampler
+        least = next((n for n in range(2, shortest) if takes(spec, fixed_length=n, full_lengths=True)), shortest)
+    return replace(spec, minimum=least)
 
 
 def _takes(prepared: Prepared, sampler: Sampler) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rnn_runtime import Signature
+from rnn_runtime import LengthsSpec, Signature
 
 from .axes import Axes, dynamic
 
@@ -23,8 +23,8 @@ class Sampler:
     example is constant, numbers are drawn from a normal distribution and booleans by a coin.
 
     Attributes:
-        lengths: the input that holds lengths and the axis they count along, or an expression in the axes, once known.
-        smallest_length: what a row has at least.
+        lengths: the inputs that hold lengths, once known, each with the axis that they count along, or an expression
+            in the axes.
         fixed_length: what all rows but the longest have.
         sorted_lengths: longest first, as enforce_sorted=True wants them.
         full_lengths: the longest length is the whole axis, as a model needs that adds packed to padded data.
@@ -36,8 +36,7 @@ class Sampler:
     names: Sequence[str]
     axes: Axes
     example: Sequence[Tensor]
-    lengths: tuple[str, str] | None = None
-    smallest_length: int = 1
+    lengths: tuple[LengthsSpec, ...] = ()
     fixed_length: int | None = None
     sorted_lengths: bool = False
     full_lengths: bool = False
@@ -45,15 +44,13 @@ class Sampler:
     normal: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, signature: Signature, example: Sequence[Tensor]) -> Sampler:
-        """The sampler of a model whose signature is known."""
+    def of(cls, signature: Signature, example: Sequence[Tensor], lengths: Sequence[LengthsSpec] = ()) -> Sampler:
+        """The sampler of a model whose signature is known, and all inputs that hold lengths, where there are more."""
         return cls(
             names=[spec.name for spec in signature.inputs],
             axes={spec.name: dynamic(spec) for spec in signature.inputs},
             example=example,
-            lengths=(signature.lengths.input, signature.lengths.axis) if signature.lengths else None,
-            smallest_length=signature.lengths.minimum if signature.lengths else 1,
-            full_lengths=signature.lengths is not None and signature.lengths.full,
+            lengths=tuple(lengths) or ((signature.lengths,) if signature.lengths else ()),
             normal=frozenset(state.input for state in signature.states),
         )
 
@@ -68,8 +65,9 @@ class Sampler:
         shape = [
             sizes[self.axes[name][dim]] if dim in self.axes[name] else size for dim, size in enumerate(example.shape)
         ]
-        if self.lengths and name == self.lengths[0]:
-            return self._lengths(shape[0], size_of(self.lengths[1], sizes), generator).to(example.dtype)
+        for spec in self.lengths:
+            if name == spec.input:
+                return self._lengths(spec, shape[0], size_of(spec.axis, sizes), generator).to(example.dtype)
         if list(example.shape) == shape and not self.axes[name]:
             return example.clone()  # of one size always: more likely a setting than data
         values = example.flatten()
@@ -80,11 +78,11 @@ class Sampler:
             return torch.randint(0, 2, shape, generator=generator).bool()
         return values[torch.randint(0, values.numel(), shape, generator=generator)]
 
-    def _lengths(self, batch: int, longest: int, generator: torch.Generator) -> Tensor:
+    def _lengths(self, spec: LengthsSpec, batch: int, longest: int, generator: torch.Generator) -> Tensor:
         # Half of the draws leave the last steps of every row empty: PyTorch then returns fewer steps than it was given.
         short = self.short_lengths or bool(torch.randint(0, 2, (), generator=generator))
-        least = self.smallest_length
-        if longest > max(least, 1) and short and not self.full_lengths:
+        least = spec.minimum
+        if longest > max(least, 1) and short and not (self.full_lengths or spec.full):
             longest -= 1
         lengths = torch.randint(min(least, longest), longest + 1, (batch,), generator=generator)
         if self.fixed_length is not None:

@@ -28,6 +28,9 @@ _VF: Any = torch._VF
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _OURS = f"{Path(__file__).parent.parent}{os.sep}"
+ENDLESS = 1000
+"""As often a run may be forced against its values; `while not done.all():` would never end."""
+
 _BETWEEN = (_OURS, f"{_TORCH}overrides.py", f"{_TORCH}__init__.py", f"{_TORCH}utils{os.sep}_device.py")
 """What stands between a decision and the code that makes it."""
 
@@ -89,6 +92,7 @@ class Decisions(TorchFunctionMode):
     def __init__(self, answers: Mapping[Place, bool], inputs: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self._answers = dict(answers)
+        self._forced = 0
         self.traced = inputs is None
         self.events: list[Event] = []
         self.lengths: set[str] = set()
@@ -138,6 +142,10 @@ class Decisions(TorchFunctionMode):
         place = Place.here(by_number=by_number)
         answer = natural()
         self.events.append(Event(place, answer, inputs))
+        if self._answers.get(place, answer) != answer:
+            self._forced += 1
+            if self._forced > ENDLESS:
+                raise RuntimeError(f"a loop does not end where its condition is forced: {place}")
         return self._answers.get(place, answer)
 
     def _by_tensor(self, natural: Callable[[], bool], value: Any) -> bool:

@@ -6,10 +6,11 @@ LATEST_VENV := .venv-latest
 CUDA_VENV := .venv-cuda
 OLDEST_VENV := .venv-oldest
 BENCH_VENV := .venv-bench
+REAL_VENV := .venv-real
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda soak bench-streaming bench-pool conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda soak bench-streaming bench-pool conformance conformance-latest real-models lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,13 +53,16 @@ conformance-latest: ## run SAMPLE=N of it with the newest versions there are, an
 	$(LATEST_VENV)/bin/python tests/conformance/run.py --parts ours --sample $(SAMPLE) \
 		--results build/conformance-latest.json --output docs/conformance-latest.md
 
+real-models: $(REAL_VENV)/.installed ## export models of other people's packages, a quarter of an hour, and write docs/real-models.md
+	$(REAL_VENV)/bin/python tests/real/run.py
+
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
@@ -85,6 +89,14 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt benchmarks/requirements
 	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --requirement benchmarks/requirements.txt
+	touch $@
+
+# The packages' own dependencies stay out: what a model needs of them is PyTorch and NumPy alone.
+$(REAL_VENV)/.installed: pyproject.toml constraints.txt tests/real/requirements.txt
+	test -x $(REAL_VENV)/bin/python || $(PYTHON) -m venv $(REAL_VENV)
+	$(REAL_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(REAL_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test
+	$(REAL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/real/requirements.txt
 	touch $@
 
 $(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt

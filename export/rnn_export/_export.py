@@ -134,6 +134,7 @@ def export(
             operators = inspect(captured, folder / ONNX, lowering) if "onnx" in formats else {}
             cases, refused = reference.cases(grid(captured.sizes, captured.sequences))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
+            cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             report = require(compare([*golden, *cases], _backends.found(folder), tolerance), "the export")
             allowed = bundle_tolerance(golden, tolerance)
             quantized = None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rnn_runtime import InputError, Report, Signature, _golden
+from rnn_runtime import InputError, LengthsSpec, Report, Signature, _golden
 from rnn_runtime._bundle import GOLDEN
 from rnn_runtime._bundle import Bundle as Sealed
 from rnn_runtime._verify import Progress, check_level, check_trial
@@ -78,7 +78,8 @@ def verify(
     sealed.verify_files()
     signature = sealed.signature
     lifted = set(sealed.manifest.get("lifted", ()))
-    own = [spec for spec in signature.inputs if spec.name not in lifted]
+    kept = set(sealed.manifest.get("kept", ()))
+    own = [spec for spec in signature.inputs if spec.name not in lifted | kept]
     check_tolerance(tolerance)
     check_level(level)
     check_trial(trial, only)
@@ -97,7 +98,8 @@ def verify(
         except InputError as error:
             raise InputError(f"{error}. Is this the model that {sealed.path} was exported from?") from None
         _require_alike(prepared.flat, signature)
-        reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example))
+        lengths = [LengthsSpec(**spec) for spec in sealed.manifest.get("lengths", ())]
+        reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example, lengths))
         over = sequences(signature, [str(layer["axis"]) for layer in sealed.manifest["layers"]])
         suite = Suite(
             sealed,

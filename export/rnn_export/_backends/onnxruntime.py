@@ -29,7 +29,7 @@ class OnnxRuntime(Backend):
 
     def over(self, model: bytes, folder: Path) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
         """A plain session."""
-        session = _session.create(model, Device.parse(self.device), None, folder)
+        session = _session.create(model, Device.parse(self.device), None, folder, len(model))
         return lambda inputs: named(session, inputs)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:

@@ -19,7 +19,7 @@ _SHOWN = 20
 
 def plain(report: Report) -> str:
     """All parts of a report, tables with their columns aligned."""
-    texts = [_aligned(part) if isinstance(part, list) else part for part in parts(report)]
+    texts = [aligned(part) if isinstance(part, list) else part for part in parts(report)]
     return "\n\n".join(texts) or "nothing was compared"
 
 
@@ -134,7 +134,7 @@ def _failure(row: Row) -> str:
     return f"{row.backend}: {row.place()}: error {row.error:.3g}, allowed {row.bound:.3g}{note}"
 
 
-def _aligned(rows: Table) -> str:
+def aligned(rows: Table) -> str:
     """A table as lines, with a line under its head as long as the last column's shorter cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[-1] = max(len(row[-1]) for row in rows if len(row[-1]) <= _WIDEST)

@@ -8,6 +8,7 @@ import click
 
 from rnn_runtime import Error, __version__
 
+from .bench import bench
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
@@ -30,7 +31,7 @@ def group() -> None:
     """
 
 
-for command in (doctor, export, inspect, run, verify):
+for command in (bench, doctor, export, inspect, run, verify):
     group.add_command(command)
 
 

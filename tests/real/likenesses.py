@@ -1072,3 +1072,209 @@ class Inference(nn.Module):
             pooled.append((z * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
             pooled.append((z + (1 - mask.unsqueeze(-1)) * -1e7).max(1)[0])
         return torch.cat(pooled, -1)
+
+
+@likeness(X, lambda b, t: (frames(b, t),))
+class OldHabits(nn.Module):
+    """How states were made years ago: from a weight, by a legacy constructor, as a Variable; a learned one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.LSTM(5, 4, batch_first=True), nn.GRU(4, 4, 2, bidirectional=True)
+        self.start = nn.Parameter(torch.randn(4, 1, 4))
+
+    def init_hidden(self, batch: int) -> tuple[Tensor, Tensor]:
+        weight = next(self.parameters()).data
+        return weight.new(1, batch, 4).zero_(), torch.autograd.Variable(weight.new_zeros(1, batch, 4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        batch = x.size(0)
+        y, (h, c) = self.a(x, self.init_hidden(batch))
+        y, h = self.b(y.permute(1, 0, 2), self.start.expand(-1, batch, -1).contiguous())
+        h = h.view(2, 2, batch, 4)[-1]
+        return torch.cat([h[0], h[1]], -1), y[-1] + torch.zeros(batch, 8).type_as(y)
+
+
+@likeness(X, lambda b, t: (frames(b, t),))
+class KeepsHidden(nn.Module):
+    """A language model's layers, each with a state of its own in a list, made anew where the batch is another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.LSTM(5, 4, batch_first=True), nn.LSTM(4, 4, batch_first=True)])
+        self.batch, self.hidden = 1, None
+
+    def reset(self) -> None:
+        self.hidden = [tuple(torch.zeros(1, self.batch, 4) for _ in "hc") for _ in self.layers]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.hidden is None or self.hidden[0][0].size(1) != x.size(0):
+            self.batch = x.size(0)
+            self.reset()
+        new = []
+        for layer, hidden in zip(self.layers, self.hidden):
+            x, hidden = layer(x, hidden)
+            new.append(tuple(part.detach() for part in hidden))
+        self.hidden = new
+        return x
+
+
+@likeness({"wave": {0: "batch", 1: "samples"}}, lambda b, t: (torch.randn(b, 8 * t + 16),))
+class Spectral(nn.Module):
+    """Speech enhancement: a short-time transform, a mask over magnitudes from an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(16))
+        self.rnn, self.out = nn.LSTM(9, 6, batch_first=True), nn.Linear(6, 9)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        s = torch.stft(wave, 16, 8, window=self.window, return_complex=True)
+        magnitude = torch.view_as_real(s).pow(2).sum(-1).add(1e-9).sqrt().transpose(1, 2)
+        y, _ = self.rnn(torch.log1p(magnitude))
+        mask = torch.sigmoid(self.out(y))
+        return mask * magnitude, mask
+
+
+@likeness({"wave": {0: "batch", 1: "samples"}}, lambda b, t: (torch.randn(b, 8 * t + 24),))
+class Framed(nn.Module):
+    """Frames by unfold, windowed, layers over them, overlap and add by fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(16))
+        self.rnn, self.out = nn.GRU(16, 6, batch_first=True), nn.Linear(6, 16)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        x = wave.unfold(-1, 16, 8) * self.window
+        y = self.out(self.rnn(x)[0]) * self.window
+        size = (y.shape[1] - 1) * 8 + 16
+        y = F.fold(y.transpose(1, 2), (1, size), (1, 16), stride=(1, 8))
+        return y.view(y.size(0), -1)
+
+
+@likeness({"mels": {0: "batch", 2: "frames"}}, lambda b, t: (torch.randn(b, 5, t + 4),))
+class Vocoder(nn.Module):
+    """Conditioning of a vocoder: residual convolutions without padding, stretched in time, a GRU over samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.smooth = (
+            nn.Conv1d(5, 6, 5, bias=False),
+            nn.BatchNorm1d(6),
+            nn.Conv2d(1, 1, (1, 9), padding=(0, 4), bias=False),
+        )
+        self.rnn, self.out = nn.GRU(6, 6, batch_first=True), nn.Linear(6, 10)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.conv(mels)))
+        b, c, h, w = x.unsqueeze(1).size()
+        x = x.unsqueeze(1).unsqueeze(-1).unsqueeze(3).repeat(1, 1, 1, 1, 1, 4).view(b, c, h, w * 4)
+        x = self.smooth(x).squeeze(1).transpose(1, 2)
+        x = x + F.interpolate(mels[:, :1, 2:-2], scale_factor=4, mode="nearest").transpose(1, 2)
+        return self.out(self.rnn(x)[0])
+
+
+@likeness(XN, lambda b, t: (frames(b, t, 6), lengths(b, t, full=True)))
+class AttentivePooling(nn.Module):
+    """Speaker recognition: attention with padded keys, weighted mean and deviation, the largest k of all steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.attention = nn.LSTM(6, 6, batch_first=True), nn.MultiheadAttention(6, 2, batch_first=True)
+        self.score = nn.Conv1d(6, 1, 1)
+
+    def forward(self, x: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        y, _ = self.rnn(x)
+        mask = torch.arange(x.size(1), device=x.device).expand(len(n), x.size(1)) >= n.unsqueeze(1)
+        y = y + self.attention(y, y, y, key_padding_mask=mask, need_weights=False)[0]
+        w = torch.softmax(self.score(y.transpose(1, 2)).masked_fill(mask.unsqueeze(1), float("-inf")), -1)
+        mean = torch.einsum("bot,btc->bc", w, y)
+        deviation = torch.sqrt((w.transpose(1, 2) * (y - mean.unsqueeze(1)) ** 2).sum(1).clamp(min=1e-7))
+        steps = torch.cumsum((~mask).float(), 1)
+        return torch.cat([mean, deviation], -1), steps / n.unsqueeze(1)
+
+
+@likeness(X, lambda b, t: (frames(b, t + 3),))
+class Pyramid(nn.Module):
+    """Listen, attend and spell: every second layer joins pairs of steps, an odd one left over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.LSTM(5, 4, batch_first=True, bidirectional=True),
+            nn.LSTM(16, 4, batch_first=True, bidirectional=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.first(x)
+        b, t, d = y.size()
+        y = y[:, : t // 2 * 2, :].contiguous().view(b, t // 2, d * 2)
+        return self.second(y)[0]
+
+
+@likeness(
+    {"obs": {0: "batch"}, "hidden": {1: "batch"}, "mask": {0: "batch"}},
+    lambda b, t: (
+        {"image": torch.randn(b, 3, 8, 8), "vector": torch.randn(b, 4)},
+        {"hidden": torch.randn(1, b, 6)},
+        torch.randint(0, 2, (b, 1)).bool(),
+    ),
+    refused="names 'obs', 'hidden'",
+)
+class WrongNames(nn.Module):
+    """Axes that name a dict instead of what is in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.rnn = nn.Conv2d(3, 2, 3, 2), nn.GRU(22, 6)
+
+    def forward(self, obs: dict[str, Tensor], state: dict[str, Tensor], mask: Tensor) -> Any:
+        x = torch.cat([self.conv(obs["image"]).flatten(1), obs["vector"]], -1)
+        y, h = self.rnn(x.unsqueeze(0), torch.where(mask, state["hidden"], torch.zeros_like(state["hidden"])))
+        return y.squeeze(0), {"hidden": h}
+
+
+@likeness(
+    {"image": {0: "batch"}, "vector": {0: "batch"}, "hidden": {1: "batch"}, "mask": {0: "batch"}},
+    lambda b, t: (
+        {"image": torch.randn(b, 3, 8, 8), "vector": torch.randn(b, 4)},
+        {"hidden": torch.randn(1, b, 6)},
+        torch.randint(0, 2, (b, 1)).bool(),
+    ),
+)
+class DictPolicy(WrongNames):
+    """A policy on dicts of observations and of states, a mask of where an episode goes on."""
+
+
+@likeness(XN, lambda b, t: (frames(b, t), lengths(b, t)), refused="cannot be captured")
+class Scripted(nn.Module):
+    """A part of the model is TorchScript already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inward = torch.jit.script(nn.Sequential(nn.Linear(5, 5), nn.ReLU()))
+        self.rnn = nn.GRU(5, 4, batch_first=True)
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        y, _ = self.rnn(pack_padded_sequence(self.inward(x), n, batch_first=True, enforce_sorted=False))
+        return pad_packed_sequence(y, batch_first=True)[0]
+
+
+@likeness(XN, lambda b, t: (frames(b, t), lengths(b, t, full=True)))
+class ReversesRows(nn.Module):
+    """Reads each row backward to its own end by gather, as two layers in place of a bidirectional one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forth, self.back = nn.GRU(5, 4, batch_first=True), nn.GRU(5, 4, batch_first=True)
+
+    def reverse(self, x: Tensor, n: Tensor) -> Tensor:
+        t = torch.arange(x.size(1)).unsqueeze(0).expand(x.size(0), -1)
+        index = torch.where(t < n.unsqueeze(1), n.unsqueeze(1) - 1 - t, t)
+        return torch.gather(x, 1, index.unsqueeze(-1).expand_as(x))
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        y, _ = self.forth(x)
+        z, _ = self.back(self.reverse(x, n))
+        return torch.cat([y, self.reverse(z, n)], -1)

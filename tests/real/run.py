@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -308,7 +309,7 @@ def document(results: dict[str, dict[str, Any]], likes: dict[str, dict[str, Any]
         "Small models written in the ways of further well known packages: speech recognition, translation, tagging,",
         "forecasting, separation, policies ([tests/real/likenesses.py](../tests/real/likenesses.py)). "
         f"{len(exact)} of {len(likes)} exact:",
-        ", ".join(exact) + ".",
+        *textwrap.wrap(", ".join(exact) + ".", 118),
         "",
         *(f"- {name}: {cell(r)}: {clean(r.get('reason', ''))}" for name, r in likes.items() if name not in exact),
     ]
@@ -331,25 +332,21 @@ def main() -> None:
     if given.part:
         print(json.dumps(one(given.names[0], given.part)))
         return
-    results: dict[str, dict[str, Any]] = {}
-    likes: dict[str, dict[str, Any]] = {}
+    known = json.loads(given.results.read_text()) if given.names and given.results.exists() else {}
+    results: dict[str, dict[str, Any]] = known.get("models", {})
+    likes: dict[str, dict[str, Any]] = known.get("likenesses", {})
     for name in given.names or [*REAL, *LIKENESSES]:
         if name in REAL:
             results[name] = {part: apart(name, part) for part in PARTS}
-            print(
-                name,
-                *(cell(results[name][part]) for part in PARTS),
-                cell(results[name]["ours"].get("streaming", {"verdict": "-"})),
-                sep="  ",
-                flush=True,
-            )
+            streams = results[name]["ours"].get("streaming", {"verdict": "-"})
+            print(name, *(cell(results[name][part]) for part in PARTS), cell(streams), sep="  ", flush=True)
         else:
             likes[name] = apart(name, "like")
             print(name, cell(likes[name]), clean(likes[name].get("reason", "")), sep="  ", flush=True)
-    if not given.names:
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        given.results.write_text(json.dumps({"models": results, "likenesses": likes}, indent=1) + "\n")
-        given.output.write_text(document(results, likes))
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    given.results.write_text(json.dumps({"models": results, "likenesses": likes}, indent=1) + "\n")
+    if set(results) >= set(REAL) and set(likes) >= set(LIKENESSES):
+        given.output.write_text(document(results, {name: likes[name] for name in LIKENESSES}))
         print(f"wrote {given.output}")
     wrong = [name for name, result in results.items() if result["ours"]["verdict"] == "wrong"]
     wrong += [name for name, result in results.items() if result["ours"].get("streaming", {}).get("verdict") == "wrong"]

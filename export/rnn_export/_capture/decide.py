@@ -76,25 +76,18 @@ def decide(prepared: Prepared) -> tuple[tuple[Decision, ...], list[Sample]]:
     Raises:
         ExportError: a decision has no general way; names the line.
     """
+    first = [prepared.traced, Sampler(prepared.names, prepared.axes, prepared.traced).draw(prepared.sizes, seed=0)]
+    runs = [_run(copied(prepared.flat), prepared.names, [x.clone() for x in inputs], {}) for inputs in first]
+    if not any(one.events for one in runs):
+        return (), []
     wide = wide_copy(prepared.flat)
     assert isinstance(wide, Flat)
 
     def run(inputs: Inputs, answers: Mapping[Place, bool]) -> _Run:
-        copy = copied(wide)
         given = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs]
-        mode = Decisions(answers, dict(zip(prepared.names, given, strict=True)))
-        try:
-            with quiet(), torch.no_grad(), float64(), symbolic(copy.model), mode:
-                results, error = copy.named(*given), None
-        except Exception as caught:
-            results, error = [], caught
-        return _Run(results, error, mode.events, mode.lengths)
+        with float64():
+            return _run(copied(wide), prepared.names, given, answers)
 
-    sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
-    first = [Sample(prepared.sizes, prepared.traced), Sample(prepared.sizes, sampler.draw(prepared.sizes, seed=0))]
-    runs = [run(sample.inputs, {}) for sample in first]
-    if not any(one.events for one in runs):
-        return (), []
     lengths = {name for one in runs for name in one.lengths}
     samples, outside = _samples(prepared, lengths)
     natural = [run(sample.inputs, {}) for sample in samples]
@@ -147,6 +140,16 @@ def decide(prepared: Prepared) -> tuple[tuple[Decision, ...], list[Sample]]:
         answers[place] = found.answer
         runs = [run(sample.inputs, answers) if k in good else runs[k] for k, sample in enumerate(samples)]
     return tuple(decided.values()), [samples[k] for k in witnesses]
+
+
+def _run(flat: Flat, names: Sequence[str], inputs: Inputs, answers: Mapping[Place, bool]) -> _Run:
+    """Call `flat` once, with its decisions answered so and recorded."""
+    mode = Decisions(answers, dict(zip(names, inputs, strict=True)))
+    try:
+        with quiet(), torch.no_grad(), symbolic(flat.model), mode:
+            return _Run(flat.named(*inputs), None, mode.events, mode.lengths)
+    except Exception as error:
+        return _Run([], error, mode.events, mode.lengths)
 
 
 def _refusal(place: Place, trials: Mapping[bool, Sequence[_Run]], ways: Mapping[bool, Sequence[int]]) -> str:

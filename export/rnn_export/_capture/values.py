@@ -128,6 +128,8 @@ class Decisions(TorchFunctionMode):
             return Rows(args[0])
         if func in (torch.as_tensor, torch.tensor, torch.from_numpy) and isinstance(args[0], Rows):
             return args[0].tensor.clone().to(kwargs.get("dtype") or args[0].tensor.dtype)
+        if self.traced and func is Tensor.new and not kwargs and all(_is_size(size) for size in args[1:]):
+            return args[0].new_empty(args[1:])  # the legacy constructor makes plain numbers of its sizes
         if self.traced and func == _DATA:
             return args[0].detach()  # which torch.export follows
         if self.traced and func is Tensor.__getitem__ and torch._C._get_tracing_state() is None:
@@ -213,6 +215,10 @@ _PAIRS = {torch.equal, Tensor.equal, torch.allclose, Tensor.allclose}
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 _SYMBOL_BOOL: Any = torch.SymBool.__bool__
 _TOLIST: Any = FakeTensor.tolist  # which no function mode sees
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, int | torch.SymInt) or (isinstance(size, Tensor) and not size.dim())
 
 
 def _set(of: type, name: str, method: Callable[[Any], Any]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rnn_runtime._signature import METADATA_KEY
 
 from .._capture import Captured
+from .._capture.calls import RECURRENT, RecurrentCall
 from .._capture.module import copied
 from .._errors import ExportError
 from .._quiet import quiet
@@ -22,7 +25,7 @@ def write(captured: Captured, path: Path) -> None:
         ExportError: the tracer cannot follow the model.
     """
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _CheckedStates():
             # What is traced may stay in the model's attributes, so a copy is. Trace checking replays the traced shape
             # only; the comparison that follows does far more.
             module = torch.jit.trace(_plain(copied(captured.flat)), tuple(captured.traced), check_trace=False)
@@ -33,6 +36,33 @@ def write(captured: Captured, path: Path) -> None:
         raise ExportError(
             f"the model cannot be traced to TorchScript: {type(error).__name__}: {error}. Leave that format out"
         ) from error
+
+
+class _CheckedStates(TorchFunctionMode):
+    """Sees to it that a state which the trace has as a constant is refused where the batch is another.
+
+    PyTorch's kernels trust the size of a state, and read and write past its end.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in RECURRENT:
+            call = RecurrentCall.of(args, kwargs)
+            if any(map(_is_constant, call.states)):
+                packed = call.batch_sizes is not None
+                batch = call.batch_sizes[0] if packed else call.data.shape[0 if call.batch_first else 1]
+                return call.run(func, [state.expand(-1, batch, -1) for state in call.states])
+        return func(*args, **(kwargs or {}))
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    """Whether a traced value depends on no input and no parameter."""
+    todo: list[Any] = [torch._C._get_value_trace(tensor)]  # type: ignore[attr-defined]
+    while todo:
+        node = todo.pop().node()
+        if node.kind() in ("prim::Param", "prim::GetAttr"):
+            return False
+        todo += list(node.inputs())
+    return True
 
 
 def _plain(model: nn.Module) -> nn.Module:

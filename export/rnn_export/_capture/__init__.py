@@ -16,6 +16,7 @@ from rnn_runtime import Signature
 
 from .._errors import ExportError
 from .._quiet import quiet
+from .._roll import roll
 from . import bare, graph
 from .describe import describe
 from .graph import Layer
@@ -24,7 +25,7 @@ from .prepare import Prepared, State, prepare
 from .sample import Sampler
 from .scan_leaf import replace_scans
 from .tidy import tidy
-from .trace import trace
+from .trace import FixedAxes, at_other_sizes, trace
 
 __all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
 
@@ -38,12 +39,19 @@ class Captured(Prepared):
         signature: its inputs, outputs, states and lengths.
         layers: the recurrent layers found.
         sampler: draws further inputs.
+        rolled: the model's Python loops were found and rolled.
     """
 
     program: ExportedProgram
     signature: Signature
     layers: tuple[Layer, ...]
     sampler: Sampler
+    rolled: bool = False
+
+    @property
+    def has_loops(self) -> bool:
+        """Whether the model runs over a sequence by a loop: one of Python's own, or rnn_export.scan."""
+        return self.rolled or any(layer.operator == "Scan" for layer in self.layers)
 
     @property
     def sequences(self) -> set[str]:
@@ -74,7 +82,7 @@ def capture(
         ExportError: the model fails on its example, or cannot be captured.
     """
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
-    program = trace(prepared)
+    prepared, program, rolled = _traced(prepared)
     replace_scans(program)
     tidy(program)
     if not graph.recurrent(program) and not isinstance(state, Mapping):
@@ -89,7 +97,29 @@ def capture(
     if signature.lengths is not None and _needs_full_lengths(prepared, sampler):
         signature = replace(signature, lengths=replace(signature.lengths, full=True))
         sampler = replace(sampler, full_lengths=True)
-    return Captured(**vars(prepared), program=program, signature=signature, layers=layers, sampler=sampler)
+    return Captured(
+        **vars(prepared), program=program, signature=signature, layers=layers, sampler=sampler, rolled=rolled
+    )
+
+
+def _traced(prepared: Prepared) -> tuple[Prepared, ExportedProgram, bool]:
+    """The program of a model, with its Python loops rolled where it has some; and at which sizes it was traced."""
+    try:
+        return prepared, trace(prepared), False
+    except FixedAxes as error:
+        if error.places:
+            prepared, module = roll(prepared, error)
+            return prepared, trace(prepared, module), True
+        other = at_other_sizes(prepared, error.axes)
+        try:
+            return other, trace(other), False
+        except FixedAxes as again:
+            if again.places:
+                other, module = roll(other, again)
+                return other, trace(other, module), True
+            raise error from None
+        except ExportError:
+            raise error from None
 
 
 def _needs_full_lengths(prepared: Prepared, sampler: Sampler) -> bool:

@@ -18,6 +18,7 @@ def tidy(program: ExportedProgram) -> None:
     _drop_idle_pads(program)
     _drop_idle_orders(program)
     _merge_like_leaves(program)
+    _split_by_slices(program)
     finish(program)
 
 
@@ -128,3 +129,27 @@ def _merge_like_leaves(program: ExportedProgram) -> None:
             if first is not node:
                 node.replace_all_uses_with(first)
                 program.graph.erase_node(node)
+
+
+def _split_by_slices(program: ExportedProgram) -> None:
+    """Take parts of a size that is no plain number by slices: ONNX's own split asks for plain numbers."""
+    for node in list(program.graph.nodes):
+        if node.target is not operator.getitem or node.args[0].target is not aten.split.Tensor:
+            continue
+        x, size, *dim = arguments(node.args[0])
+        if isinstance(size, int):
+            continue
+        value, k = node.meta["val"], node.args[1]
+        with program.graph.inserting_before(node):
+            start, end = (_times(program.graph, size, times) for times in (k, k + 1))
+            part = program.graph.call_function(aten.slice.Tensor, (x, *(dim or [0]), start, end))
+        part.meta = {**node.meta, "val": value}
+        node.replace_all_uses_with(part)
+
+
+def _times(graph: fx.Graph, size: fx.Node, times: int) -> fx.Node | int:
+    if times < 2:
+        return size if times else 0
+    product = graph.call_function(operator.mul, (size, times))
+    product.meta["val"] = size.meta["val"] * times
+    return product

@@ -1108,3 +1108,36 @@ class StepsByData(nn.Module):
         for t in range(int(steps.max())):
             h = self.cell(x[:, t], h)
         return h
+
+
+@loop(refused="does something else than that of few")
+class StopsAtAHundred(nn.Module):
+    """Never makes more than a hundred steps, which no short trace shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.most = nn.GRUCell(IN, HID), 100
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], HID)
+        for t in range(x.shape[1]):
+            if t >= self.most:
+                break
+            h = self.cell(x[:, t], h)
+        return h
+
+
+@loop(refused="steps")
+class RowsOfATable(nn.Module):
+    """A decoder with a learned row for each step, of which there are a thousand."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.cell = nn.Parameter(torch.randn(1000, HID)), nn.GRUCell(IN + HID, HID)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], HID)
+        for t in range(x.shape[1]):
+            row = self.table[min(t, 999)].expand(x.shape[0], -1)
+            h = self.cell(torch.cat([x[:, t], row], 1), h)
+        return h

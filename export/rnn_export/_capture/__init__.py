@@ -17,6 +17,7 @@ from rnn_runtime import Signature
 from .._errors import ExportError
 from .._quiet import quiet
 from .._roll import roll
+from .._roll.lift import lift as lift_loops
 from . import bare, graph
 from .describe import describe
 from .graph import Layer
@@ -27,7 +28,7 @@ from .scan_leaf import replace_scans
 from .tidy import tidy
 from .trace import FixedAxes, at_other_sizes, trace
 
-__all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
+__all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences", "traced"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def capture(
         ExportError: the model fails on its example, or cannot be captured.
     """
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
-    prepared, program, rolled = _traced(prepared)
+    prepared, program, rolled = traced(prepared, state)
     replace_scans(program)
     tidy(program)
     if not graph.recurrent(program) and not isinstance(state, Mapping):
@@ -102,24 +103,38 @@ def capture(
     )
 
 
-def _traced(prepared: Prepared) -> tuple[Prepared, ExportedProgram, bool]:
-    """The program of a model, with its Python loops rolled where it has some; and at which sizes it was traced."""
+def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram, bool]:
+    """The program of a model, and whether its Python loops were rolled; `prepared` at the sizes that it was traced at.
+
+    Where loops have been rolled, and state="lift", their states are lifted too.
+
+    Raises:
+        ExportError: the model cannot be traced, a loop not be rolled, or its state not be lifted.
+    """
+    first: FixedAxes | None = None
     try:
-        return prepared, trace(prepared), False
-    except FixedAxes as error:
-        if error.places:
-            prepared, module = roll(prepared, error)
-            return prepared, trace(prepared, module), True
-        other = at_other_sizes(prepared, error.axes)
         try:
-            return other, trace(other), False
-        except FixedAxes as again:
-            if again.places:
-                other, module = roll(other, again)
-                return other, trace(other, module), True
-            raise error from None
-        except ExportError:
-            raise error from None
+            program = trace(prepared)
+        except FixedAxes as error:
+            if error.places:
+                raise
+            first = error
+            prepared = at_other_sizes(prepared, error.axes)
+            program = trace(prepared)
+    except FixedAxes as error:
+        if not error.places:
+            raise first or error from None
+        prepared, module = roll(prepared, error)
+        if state == "lift":
+            prepared = lift_loops(prepared, module, module.rolled)
+        return prepared, trace(prepared, module), True
+    except ExportError:
+        if first is not None:
+            raise first from None
+        raise
+    if prepared.unlifted is not None:
+        raise prepared.unlifted
+    return prepared, program, False
 
 
 def _needs_full_lengths(prepared: Prepared, sampler: Sampler) -> bool:

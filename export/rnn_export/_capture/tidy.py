@@ -8,7 +8,8 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from . import leaves, scan_leaf
-from .graph import JOINS, MOVES, arguments, aten, finish, recurrent, state_slots
+from .graph import MOVES, arguments, aten, finish, recurrent, state_slots
+from .zeros import changes, is_zeros
 
 
 def tidy(program: ExportedProgram) -> None:
@@ -30,36 +31,9 @@ def _drop_zero_states(program: ExportedProgram) -> None:
         args = list(node.args)
         for slot in state_slots(node):
             state = args[slot]
-            if isinstance(state, fx.Node) and _is_zeros(state):
+            if isinstance(state, fx.Node) and is_zeros(state):
                 args[slot] = None
         node.args = tuple(args)
-
-
-_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
-_FULL = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2}
-
-
-def _is_zeros(node: fx.Node) -> bool:
-    if _written(node):
-        return False
-    if node.target in _FULL:
-        return bool(node.args[_FULL[node.target]] == 0)
-    if node.target in MOVES:
-        return _is_zeros(node.all_input_nodes[0])
-    if node.target in JOINS:
-        return all(map(_is_zeros, node.all_input_nodes))
-    return node.target in _ZEROS
-
-
-def _written(node: fx.Node) -> bool:
-    """Whether some operator changes a node's value in place, or a view of it."""
-    return any(_changes(user) or (user.target in MOVES and _written(user)) for user in node.users)
-
-
-def _changes(node: fx.Node) -> bool:
-    """Whether an operator changes its argument in place."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
 
 
 _VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
@@ -120,7 +94,7 @@ def _counts(node: fx.Node) -> bool:
 
 def _merge_like_leaves(program: ExportedProgram) -> None:
     """Run a layer once where it is called twice on the same, as the tools underneath would do."""
-    if any(_changes(node) for node in program.graph.nodes if node.users):
+    if any(changes(node) for node in program.graph.nodes if node.users):
         return  # what looks the same may have been written to in between
     seen: dict[tuple[object, str], fx.Node] = {}
     for node in list(program.graph.nodes):

@@ -14,6 +14,7 @@ from .._errors import ExportError
 from . import loops, outline
 from .emit import emit
 from .loops import Unalike
+from .prove import require_equal
 from .unrolled import normal_form
 
 __all__ = ["LENGTHS", "Rolled", "Unalike", "roll"]
@@ -52,7 +53,9 @@ def roll(prepared: Prepared, error: FixedAxes) -> tuple[Prepared, Rolled]:
                 raise Unalike(f"another loop goes over {other.axes[0]!r} ({other.places[0]})") from None
             prepared = at_other_sizes(prepared, other.axes)
             programs = [normal_form(trace_fixed(prepared, {axis: length})) for length in LENGTHS]
-        return prepared, _rolled(programs, _place(prepared, axis))
+        rolled = _rolled(programs, _place(prepared, axis))
+        require_equal(prepared, rolled, axis)
+        return prepared, rolled
     except Unalike as reason:
         raise ExportError(
             f"{error}. The loop cannot be rolled into one scan: {reason}. Write it with rnn_export.scan, let a "

@@ -54,9 +54,14 @@ class Emitter:
         for node in placeholders:
             if node.name not in held:
                 self.inputs[node.name] = self.graph.placeholder(node.name)
+                self.inputs[node.name].meta["val"] = node.meta["val"]
         for node in placeholders:
             if node.name in held:
-                self.root.register_buffer(node.name, values[held[node.name]].detach())
+                value = values[held[node.name]].detach()
+                if node.name in signature.inputs_to_parameters:
+                    self.root.register_parameter(node.name, nn.Parameter(value, requires_grad=False))
+                else:
+                    self.root.register_buffer(node.name, value)
                 self.inputs[node.name] = self.graph.get_attr(node.name)
 
     def run(self) -> fx.GraphModule:

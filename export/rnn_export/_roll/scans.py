@@ -226,7 +226,10 @@ class EmittedLoop:
     def _initial(self, node: fx.Node, meta: Any, example: Any) -> fx.Node:
         if list(map(str, meta.shape)) != list(map(str, example.shape)):
             node = self.v.add(aten.expand.default, node, [self.size(size) for size in example.shape])
-        return node if meta.dtype == example.dtype else self.v.add(aten.to.dtype, node, example.dtype)
+        if meta.dtype != example.dtype:
+            node = self.v.add(aten.to.dtype, node, example.dtype)
+        node.meta["val"] = example
+        return node
 
     def size(self, size: Any) -> Any:
         if isinstance(size, int):

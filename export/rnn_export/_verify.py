@@ -16,7 +16,7 @@ from rnn_runtime._bundle import Bundle as Sealed
 from rnn_runtime._verify import Progress, check_level, check_trial
 
 from ._alone import alone
-from ._capture import prepare, sequences
+from ._capture import prepare, sequences, traced
 from ._capture.axes import dynamic
 from ._capture.module import Flat
 from ._capture.sample import Sampler
@@ -97,6 +97,8 @@ def verify(
             )
         except InputError as error:
             raise InputError(f"{error}. Is this the model that {sealed.path} was exported from?") from None
+        if len(prepared.flat.lifted) < len(lifted):
+            prepared, _, _ = traced(prepared, "lift")  # the rest is the state of loops
         _require_alike(prepared.flat, signature)
         lengths = [LengthsSpec(**spec) for spec in sealed.manifest.get("lengths", ())]
         reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example, lengths))

@@ -33,7 +33,7 @@ class Net(nn.Module):
 
 class Loop(Net):
     def forward(self, x):
-        return torch.stack([self.gru(x[:, t : t + 1])[0][:, 0] for t in range(x.shape[1])], 1)
+        return torch.stack([self.gru(x[:, : t + 1])[0][:, t] for t in range(x.shape[1])], 1)
 
 def bare():
     return nn.LSTM(3, 4)

@@ -396,7 +396,7 @@ class Loop(nn.Module):
         h = x.new_zeros(x.shape[0], 4)
         steps = []
         for t in range(x.shape[1]):
-            h = self.cell(x[:, t], h)
+            h = self.cell(x[:, t], h) if t % 2 else -h
             steps.append(h)
         return self.lstm(torch.stack(steps, 1))[0]
 
@@ -411,8 +411,8 @@ class Iterates(nn.Module):
 
     def run(self, x):
         h = x.new_zeros(x.shape[0], 4)
-        for x_t in x.transpose(0, 1):
-            h = self.cell(x_t, h)
+        for k, x_t in enumerate(x.transpose(0, 1)):
+            h = self.cell(x_t, h) if k % 2 else -h
         return self.lstm(h.unsqueeze(1))[0]
 
 
@@ -435,7 +435,10 @@ class Branches(Net):
     ("model", "text"),
     [
         (Loop(), r"'sequence' of 'x' became 6, by `for t in range\(x.shape\[1\]\):` in Loop .*rnn_export.scan"),
-        (Iterates(), r"'sequence' of 'x' became 6, by `for x_t in x.transpose\(0, 1\):` in Iterates 'inner'"),
+        (
+            Iterates(),
+            r"'sequence' of 'x' became 6, by `for k, x_t in enumerate\(x.transpose\(0, 1\)\):` in Iterates 'inner'",
+        ),
         (Raises(), "itself fails on its example inputs, before any export: ValueError: not today"),
         (Counts(), r"the model's result\[1\] is int"),
         (nn.Linear(5, 3), "calls no recurrent layer"),

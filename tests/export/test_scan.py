@@ -166,10 +166,16 @@ def test_built_in_custom_cells_export_and_equal_eager(tmp_path, eager64, name):
             np.testing.assert_allclose(a, want, rtol=0, atol=1e-5)
 
 
-def test_torchscript_says_that_it_cannot_hold_it(tmp_path):
-    example = (torch.randn(3, 6, 5), torch.zeros(3, 4))
+@pytest.mark.parametrize("reverse", [False, True])
+def test_torchscript_keeps_the_loop_and_pt2_says_that_it_cannot(tmp_path, eager64, reverse):
+    model, example = Cumulative(reverse), (torch.randn(3, 6, 5), torch.zeros(3, 4))
     axes = {"x": {0: "batch", 1: "sequence"}, "total": {0: "batch"}}
-    for formats, text in ((["torchscript"], "TorchScript trace would unroll it"), (["pt2"], ".pt2 has no operator")):
-        with pytest.raises(ExportError, match=text):
-            export(Cumulative(), example, tmp_path / "bundle", axes=axes, formats=formats)
+    with pytest.raises(ExportError, match=r"\.pt2 has no operator"):
+        export(model, example, tmp_path / "bundle", axes=axes, formats=["pt2"])
     assert list(tmp_path.iterdir()) == []
+    bundle = export(model, example, tmp_path / "bundle", axes=axes)
+    scripted = torch.jit.load(bundle.path / "model.pt")
+    for batch, sequence in SHAPES:
+        x, total = torch.randn(batch, sequence, 5), torch.randn(batch, 4)
+        for got, want in zip(scripted(x, total), eager64(model, x, total), strict=True):
+            np.testing.assert_allclose(got.numpy(), want, rtol=1e-6, atol=1e-5)

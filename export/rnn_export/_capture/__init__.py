@@ -13,6 +13,8 @@ from torch.export import ExportedProgram
 from rnn_runtime import LengthsSpec, Signature
 
 from .._errors import ExportError
+from .._roll import roll
+from .._roll.lift import lift as lift_loops
 from . import bare, graph
 from .decide import Decision, Sample, decide
 from .describe import describe
@@ -22,9 +24,9 @@ from .prepare import Prepared, State, prepare
 from .sample import Sampler
 from .scan_leaf import replace_scans
 from .tidy import tidy
-from .trace import trace
+from .trace import FixedAxes, at_other_sizes, trace
 
-__all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
+__all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "prepare", "sequences", "traced"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Captured(Prepared):
         sampler: draws further inputs.
         decisions: those by the value of a tensor, and the way that the program goes at each.
         witnesses: inputs that go either way at these decisions.
+        rolled: the model's Python loops were found and rolled.
     """
 
     program: ExportedProgram
@@ -46,6 +49,12 @@ class Captured(Prepared):
     sampler: Sampler
     decisions: tuple[Decision, ...]
     witnesses: list[Sample]
+    rolled: bool = False
+
+    @property
+    def has_loops(self) -> bool:
+        """Whether the model runs over a sequence by a loop: one of Python's own, or rnn_export.scan."""
+        return self.rolled or any(layer.operator == "Scan" for layer in self.layers)
 
     @property
     def sequences(self) -> set[str]:
@@ -78,11 +87,13 @@ def capture(
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
     decisions, witnesses = decide(prepared)
     prepared.flat.answers = {decision.place: decision.answer for decision in decisions}
+    prepared, program, rolled = traced(prepared, state)
     if output_names is None and bare.layer(model) is not None:
         output_names = bare.OUTPUTS[: len(prepared.output_paths)]
 
-    def captured(*, whole: bool) -> tuple[ExportedProgram, Signature, list[LengthsSpec], tuple[Layer, ...]]:
-        program = trace(prepared, whole=whole)
+    def described(
+        program: ExportedProgram,
+    ) -> tuple[ExportedProgram, Signature, list[LengthsSpec], tuple[Layer, ...]]:
         replace_scans(program)
         tidy(program)
         if not graph.recurrent(program) and not isinstance(state, Mapping):
@@ -92,10 +103,10 @@ def capture(
             )
         return program, *describe(program, prepared, output_names, lengths, state)
 
-    program, signature, specs, layers = captured(whole=False)
+    program, signature, specs, layers = described(program)
     specs, sampler = settle(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
     if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
-        program, signature, _, layers = captured(whole=True)
+        program, signature, _, layers = described(trace(prepared, rolled, whole=True))
     signature = replace(signature, lengths=specs[0] if specs else None)
     return Captured(
         **vars(prepared),
@@ -105,4 +116,40 @@ def capture(
         sampler=sampler,
         decisions=decisions,
         witnesses=witnesses,
+        rolled=rolled is not None,
     )
+
+
+def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram, nn.Module | None]:
+    """The program of a model, and the module that stands for it where its Python loops were rolled.
+
+    `prepared` comes back at the sizes that it was traced at. Where loops have been rolled, and state="lift", their
+    states are lifted too.
+
+    Raises:
+        ExportError: the model cannot be traced, a loop not be rolled, or its state not be lifted.
+    """
+    first: FixedAxes | None = None
+    try:
+        try:
+            program = trace(prepared)
+        except FixedAxes as error:
+            if error.places:
+                raise
+            first = error
+            prepared = at_other_sizes(prepared, error.axes)
+            program = trace(prepared)
+    except FixedAxes as error:
+        if not error.places:
+            raise first or error from None
+        prepared, module = roll(prepared, error)
+        if state == "lift":
+            prepared = lift_loops(prepared, module, module.rolled)
+        return prepared, trace(prepared, module), module
+    except ExportError:
+        if first is not None:
+            raise first from None
+        raise
+    if prepared.unlifted is not None:
+        raise prepared.unlifted
+    return prepared, program, None

@@ -22,9 +22,9 @@ OURS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__
 
 _PARTS: dict[Any, int] = {
     **dict.fromkeys((Tensor.unbind, torch.unbind), 1),
-    **dict.fromkeys((Tensor.split, torch.split, Tensor.chunk, torch.chunk, Tensor.tensor_split, torch.tensor_split), 2),
+    **dict.fromkeys((Tensor.split, torch.split), 2),
 }
-"""Functions that give a list of parts, and where their `dim` stands among the arguments."""
+"""Functions that give as many parts as there are steps, and where their `dim` stands among the arguments."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,36 @@ class Place:
         return f"`{self.code}` in {self.module} ({self.file}:{self.line})"
 
 
+class Fixed(Exception):
+    """A symbolic size became a plain number, so that no program for other sizes can come of this trace.
+
+    Attributes:
+        place: the line that did it.
+        symbols: the symbols in the size.
+    """
+
+    def __init__(self, place: Place, symbols: set[Any]) -> None:
+        super().__init__(str(place))
+        self.place = place
+        self.symbols = symbols
+
+
 @contextmanager
-def watching(model: nn.Module) -> Iterator[list[Place]]:
-    """While this lasts, collect the places where a symbolic size becomes a plain number in code of the user's."""
+def watching(model: nn.Module) -> Iterator[None]:
+    """While this lasts, end the trace where a symbolic size becomes a plain number in code of the user's."""
     names = {id(module): name for name, module in model.named_modules()}
-    places: list[Place] = []
     methods = {name: getattr(torch.SymInt, name) for name in ("__index__", "__int__")}
+
+    def stop(size: int, frame: FrameType, symbols: set[Any]) -> None:
+        place = _place(size, frame, names) if symbols else None
+        if place is not None:
+            raise Fixed(place, symbols)
 
     def note(name: str) -> Any:
         def method(size: torch.SymInt) -> int:
-            symbolic = not size.node.expr.is_number  # before the call, which makes it one
+            symbols = size.node.expr.free_symbols  # before the call, which makes a number of them
             number: int = methods[name](size)
-            place = _place(number, sys._getframe(1), names) if symbolic else None
-            if place is not None:
-                places.append(place)
+            stop(number, sys._getframe(1), symbols)
             return number
 
         return method
@@ -69,13 +85,12 @@ def watching(model: nn.Module) -> Iterator[list[Place]]:
         """Sees `for x_t in x`, `x.unbind()` and `x.split(1)`, which take the size without asking for it."""
 
         def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-            if func in _PARTS:
+            if func in _PARTS and not _has_sizes(args, kwargs):
                 place_of_dim = _PARTS[func]
                 dim = args[place_of_dim] if len(args) > place_of_dim else (kwargs or {}).get("dim", 0)
                 size = args[0].shape[dim]
-                place = _place(size.node.hint, sys._getframe(1), names) if isinstance(size, torch.SymInt) else None
-                if place is not None:
-                    places.append(place)
+                if isinstance(size, torch.SymInt):
+                    stop(size.node.hint, sys._getframe(1), size.node.expr.free_symbols)
             return func(*args, **(kwargs or {}))
 
     # Tracing tells that an axis was fixed, and not where: the size itself has to tell.
@@ -84,10 +99,16 @@ def watching(model: nn.Module) -> Iterator[list[Place]]:
         setattr(torch.SymInt, name, method)
     try:
         with Iterations():
-            yield places
+            yield
     finally:
         for name, method in methods.items():
             setattr(torch.SymInt, name, method)
+
+
+def _has_sizes(args: tuple[Any, ...], kwargs: Any) -> bool:
+    """Whether `split` is told the sizes of its parts, and so how many there are."""
+    given = args[1] if len(args) > 1 else next(iter((kwargs or {}).values()), None)
+    return isinstance(given, list | tuple)
 
 
 def _place(size: int, frame: FrameType | None, names: dict[int, str]) -> Place | None:

@@ -75,7 +75,7 @@ def _layer(node: fx.Node, axis_of: Callable[[fx.Node], str]) -> Layer:
     *_, lengths, weights, _biases, num_layers, both = arguments(node)
     operator, gates = _OPERATORS[node.target]
     return Layer(
-        name=_module(node),
+        name=module_path(node),
         operator=operator,
         hidden_size=weights[0].meta["val"].shape[0] // gates,
         num_layers=num_layers,
@@ -91,7 +91,7 @@ def _scan(node: fx.Node, axis_of: Callable[[fx.Node], str]) -> Layer:
     _, states, xs, *_ = arguments(node)
     size = states[0].meta["val"].shape[-1] if states and states[0].meta["val"].dim() else 0
     return Layer(
-        name=_module(node),
+        name=module_path(node),
         operator="Scan",
         hidden_size=size if isinstance(size, int) else 0,
         num_layers=1,
@@ -103,7 +103,8 @@ def _scan(node: fx.Node, axis_of: Callable[[fx.Node], str]) -> Layer:
     )
 
 
-def _module(node: fx.Node) -> str:
+def module_path(node: fx.Node) -> str:
+    """The path of the module that a node's call stands in."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     path: str = stack[-1][0] if stack else ""
     return path.removeprefix("model").removeprefix(".")

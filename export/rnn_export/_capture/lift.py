@@ -49,24 +49,31 @@ class Slot:
     """One lifted state.
 
     Attributes:
-        call: the number of the recurrent call in the forward pass.
+        call: the number of the recurrent call in the forward pass; -1 where it is a loop's.
         input, output: its names.
-        batch: the name of the state's batch axis, or its fixed size.
-        shape: (layers * directions, batch, size) as it was first seen.
+        shape: its sizes, an axis of the inputs by its name: (layers * directions, batch, size) of a layer.
         dtype: of the state.
     """
 
     call: int
     input: str
     output: str
-    batch: str | int
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     dtype: torch.dtype
+
+    @property
+    def axes(self) -> dict[int, str]:
+        """Its dynamic axes."""
+        return {dim: size for dim, size in enumerate(self.shape) if isinstance(size, str)}
 
     def zeros(self, sizes: Mapping[str, int]) -> Tensor:
         """The state at the start of a sequence, for these sizes of the axes."""
-        batch = sizes[self.batch] if isinstance(self.batch, str) else self.batch
-        return torch.zeros(self.shape[0], batch, self.shape[2], dtype=self.dtype)
+        shape = [sizes[size] if isinstance(size, str) else size for size in self.shape]
+        return torch.zeros(shape, dtype=self.dtype)
+
+
+class NoLayer(ExportError):
+    """No layer has a state to lift: there is none, or it is called as often as there are steps."""
 
 
 class Lift(TorchFunctionMode):
@@ -159,7 +166,7 @@ def slots(seen: Sequence[tuple[Mapping[str, int], list[Call]]], *, others: bool 
     """
     first = seen[0][1]
     if any(len(others) != len(first) for _, others in seen):
-        raise ExportError(
+        raise NoLayer(
             "state='lift', but how many recurrent calls the model makes depends on its input: use state='none'"
         )
     lifted = [k for k, call in enumerate(first) if call.fresh]
@@ -173,7 +180,7 @@ def slots(seen: Sequence[tuple[Mapping[str, int], list[Call]]], *, others: bool 
     if not lifted and others:  # the model keeps its state itself
         return ()
     if not lifted:
-        raise ExportError("state='lift', but every recurrent layer is given its state by the model: use state='auto'")
+        raise NoLayer("state='lift', but every recurrent layer is given its state by the model: use state='auto'")
     found: list[Slot] = []
     for k in lifted:
         call = first[k]
@@ -182,7 +189,8 @@ def slots(seen: Sequence[tuple[Mapping[str, int], list[Call]]], *, others: bool 
         batch = _axis(call.module, [(sizes, calls[k].states[0].shape[1]) for sizes, calls in seen])
         for letter, state in zip("hc", call.states, strict=False):
             name = f"{stem}_{letter}" if stem else letter
-            found.append(Slot(k, f"{name}_0", f"{name}_n", batch, tuple(state.shape), state.dtype))
+            shape = (state.shape[0], batch, state.shape[2])
+            found.append(Slot(k, f"{name}_0", f"{name}_n", shape, state.dtype))
     return tuple(found)
 
 

@@ -168,6 +168,17 @@ def copied(model: Module) -> Module:
     return copy.deepcopy(model, memo)
 
 
+def twin(model: Module) -> Module:
+    """A copy that shares the tensors: what a run keeps in attributes stays out of the model."""
+    memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    for module in model.modules():
+        for value in vars(module).values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, Tensor):
+                    memo[id(item)] = item
+    return copy.deepcopy(model, memo)
+
+
 class _Float64(TorchFunctionMode):
     """Turns a model's own requests for float32 (`x.float()`, `dtype=torch.float32`) into float64."""
 

@@ -33,6 +33,7 @@ class Prepared:
         example_sizes: the size that the example gives each dynamic axis.
         sizes, traced: sizes of two or more, and inputs of these sizes: the example itself, or larger ones.
         output_paths: the way to each result in what the model returns; kept and lifted states last.
+        unlifted: why no layer's state was lifted, where that was asked for; a loop's still may be.
     """
 
     flat: Flat
@@ -42,6 +43,7 @@ class Prepared:
     sizes: dict[str, int]
     traced: list[Tensor]
     output_paths: list[tree.Path]
+    unlifted: ExportError | None
 
 
 def prepare(
@@ -86,12 +88,16 @@ def prepare(
         traced += [slot.zeros(sizes) for slot in flat.states]
         example += [slot.zeros(example_sizes) for slot in flat.states]
         output_paths = _run_twice(flat, traced)
+    unlifted = None
     if state == "lift" and layer is None:
-        _lift(flat, names, dynamic, sizes, traced)
+        try:
+            _lift(flat, names, dynamic, sizes, traced)
+        except lift.NoLayer as error:
+            unlifted = error
         traced += [slot.zeros(sizes) for slot in flat.lifted]
         example += [slot.zeros(example_sizes) for slot in flat.lifted]
         output_paths += [(slot.output,) for slot in flat.lifted]
-    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths)
+    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths, unlifted)
 
 
 def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:
@@ -147,7 +153,7 @@ def _lift(
         if slot.input in names:
             raise InputError(f"the lifted state {slot.input!r} has the name of an input: rename that with input_names")
         names.append(slot.input)
-        axes[slot.input] = {1: slot.batch} if isinstance(slot.batch, str) else {}
+        axes[slot.input] = slot.axes
 
 
 def _telling(inputs: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -45,6 +45,13 @@ def _(step: int, states: list[Tensor], xs: list[Tensor], closure: list[Tensor], 
 scan = torch.ops.rnn_export.scan.default
 
 
+def add_step(step: fx.GraphModule) -> int:
+    """A number for a step's graph, by which the leaf names it."""
+    number = next(_NUMBERS)
+    STEPS[number] = step
+    return number
+
+
 def replace_scans(program: ExportedProgram) -> None:
     """Put this leaf in the place of PyTorch's scan operator, in place."""
     graph = program.graph
@@ -54,8 +61,7 @@ def replace_scans(program: ExportedProgram) -> None:
         body, states, xs, extra = node.args[:4]
         step = getattr(program.graph_module, body.target)
         closure = _without_sizes(step, list(extra), len(states) + len(xs))
-        number = next(_NUMBERS)
-        STEPS[number] = step
+        number = add_step(step)
         reverse = node.kwargs.get("reverse", node.args[4] if len(node.args) > 4 else False)
         node.target, node.args, node.kwargs = scan, (number, list(states), list(xs), closure, bool(reverse)), {}
     graph.eliminate_dead_code()

@@ -10,7 +10,8 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from . import leaves, scan_leaf
-from .graph import JOINS, MOVES, arguments, aten, finish, recurrent, state_slots
+from .graph import MOVES, arguments, aten, finish, recurrent, state_slots
+from .zeros import changes, is_zeros
 
 
 def tidy(program: ExportedProgram) -> None:
@@ -21,6 +22,7 @@ def tidy(program: ExportedProgram) -> None:
     _drop_idle_orders(program)
     _merge_like_leaves(program)
     _lift_numbers(program)
+    _split_by_slices(program)
     finish(program)
 
 
@@ -32,36 +34,9 @@ def _drop_zero_states(program: ExportedProgram) -> None:
         args = list(node.args)
         for slot in state_slots(node):
             state = args[slot]
-            if isinstance(state, fx.Node) and _is_zeros(state):
+            if isinstance(state, fx.Node) and is_zeros(state):
                 args[slot] = None
         node.args = tuple(args)
-
-
-_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
-_FULL = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2}
-
-
-def _is_zeros(node: fx.Node) -> bool:
-    if _written(node):
-        return False
-    if node.target in _FULL:
-        return bool(node.args[_FULL[node.target]] == 0)
-    if node.target in MOVES:
-        return _is_zeros(node.all_input_nodes[0])
-    if node.target in JOINS:
-        return all(map(_is_zeros, node.all_input_nodes))
-    return node.target in _ZEROS
-
-
-def _written(node: fx.Node) -> bool:
-    """Whether some operator changes a node's value in place, or a view of it."""
-    return any(_changes(user) or (user.target in MOVES and _written(user)) for user in node.users)
-
-
-def _changes(node: fx.Node) -> bool:
-    """Whether an operator changes its argument in place."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
 
 
 _VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
@@ -122,7 +97,7 @@ def _counts(node: fx.Node) -> bool:
 
 def _merge_like_leaves(program: ExportedProgram) -> None:
     """Compute once what is computed twice from the same, as the tools underneath would do, and fail at on layers."""
-    if any(_changes(node) for node in program.graph.nodes if node.users):
+    if any(changes(node) for node in program.graph.nodes if node.users):
         return  # what looks the same may have been written to in between
     seen: dict[tuple[object, str], fx.Node] = {}
     for node in list(program.graph.nodes):
@@ -191,3 +166,27 @@ _NUMBERS: dict[Any, Any] = {
     torch._sym_sqrt: aten.sqrt.default,  # type: ignore[attr-defined]
 }
 """Arithmetic of such numbers, and the operator that does the same to tensors."""
+
+
+def _split_by_slices(program: ExportedProgram) -> None:
+    """Take parts of a size that is no plain number by slices: ONNX's own split asks for plain numbers."""
+    for node in list(program.graph.nodes):
+        if node.target is not operator.getitem or node.args[0].target is not aten.split.Tensor:
+            continue
+        x, size, *dim = arguments(node.args[0])
+        if isinstance(size, int):
+            continue
+        value, k = node.meta["val"], node.args[1]
+        with program.graph.inserting_before(node):
+            start, end = (_times(program.graph, size, times) for times in (k, k + 1))
+            part = program.graph.call_function(aten.slice.Tensor, (x, *(dim or [0]), start, end))
+        part.meta = {**node.meta, "val": value}
+        node.replace_all_uses_with(part)
+
+
+def _times(graph: fx.Graph, size: fx.Node, times: int) -> fx.Node | int:
+    if times < 2:
+        return size if times else 0
+    product = graph.call_function(operator.mul, (size, times))
+    product.meta["val"] = size.meta["val"] * times
+    return product

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from .._errors import ExportError
@@ -18,27 +19,51 @@ from . import axes as axis_map
 from . import fixed
 from .graph import user_inputs
 from .mode import Capture
-from .module import REFUSED, copied
+from .module import REFUSED, copied, twin
 from .prepare import Prepared
 from .sample import Sampler
 
 
-def trace(prepared: Prepared, *, whole: bool = False) -> ExportedProgram:
+class FixedAxes(ExportError):
+    """The model fixes axes to the traced size, as a Python loop does.
+
+    Attributes:
+        axes: their names.
+        places: the lines of code that do it.
+    """
+
+    def __init__(self, text: str, axes: Sequence[str], places: Sequence[fixed.Place]) -> None:
+        super().__init__(text)
+        self.axes = list(dict.fromkeys(axes))
+        self.places = list(dict.fromkeys(places))
+
+
+def at_other_sizes(prepared: Prepared, axes: Sequence[str]) -> Prepared:
+    """`prepared` with other sizes of some axes.
+
+    A model may compare a size with one that it has kept, such as the batch it last saw: that fixes the axis where they
+    are equal, and there alone.
+    """
+    sizes = {axis: 2 * size + 1 if axis in axes else size for axis, size in prepared.sizes.items()}
+    return replace(prepared, sizes=sizes, traced=_drawn(prepared, sizes))
+
+
+def trace(prepared: Prepared, rolled: nn.Module | None = None, *, whole: bool = False) -> ExportedProgram:
     """The captured program; traced at two sizes, which have to give the same one.
 
     Args:
         prepared: the model, bound to its inputs.
+        rolled: what stands for the model where its loops have been rolled.
         whole: one row of what is packed always fills the padded axis, so that packing cuts nothing.
 
     Raises:
+        FixedAxes: the model makes a plain number of a size.
         ExportError: the model cannot be traced, or what it does depends on the traced sizes.
     """
-    program = _trace_once(prepared, prepared.traced, whole=whole)
+    program = _trace_once(prepared, prepared.traced, rolled, whole=whole)
     _require_no_limit(prepared, program)
     larger = _larger(prepared)
-    again = _trace_once(
-        prepared, Sampler(prepared.names, prepared.axes, prepared.traced).draw(larger, seed=0), whole=whole
-    )
+    again = _trace_once(prepared, _drawn(prepared, larger), rolled, whole=whole)
     for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
         if node is None or other is None or _literals(node) != _literals(other):
             found = node if node is not None else other
@@ -61,6 +86,20 @@ def _larger(prepared: Prepared) -> dict[str, int]:
     return even
 
 
+def trace_fixed(prepared: Prepared, fixed_sizes: Mapping[str, int]) -> ExportedProgram:
+    """The program with some axes fixed to given sizes; a loop over one of them is unrolled.
+
+    Raises:
+        ExportError: the model cannot be traced.
+    """
+    inputs = _drawn(prepared, {**prepared.sizes, **fixed_sizes})
+    return _trace_once(prepared, inputs, fixed_axes=set(fixed_sizes))
+
+
+def _drawn(prepared: Prepared, sizes: Mapping[str, int]) -> list[Tensor]:
+    return Sampler(prepared.names, prepared.axes, prepared.traced).draw(sizes, seed=0)
+
+
 def _require_no_limit(prepared: Prepared, program: ExportedProgram) -> None:
     """Refuse a model that does something else from some size on: the trace holds what it does below.
 
@@ -80,7 +119,7 @@ def _require_no_limit(prepared: Prepared, program: ExportedProgram) -> None:
 
 
 def _takes(prepared: Prepared, sizes: Mapping[str, int]) -> bool:
-    inputs = Sampler(prepared.names, prepared.axes, prepared.traced).draw(sizes, seed=0)
+    inputs = _drawn(prepared, sizes)
     try:
         with quiet(), torch.no_grad():
             copied(prepared.flat)(*inputs)
@@ -99,21 +138,38 @@ def _literals(node: torch.fx.Node) -> tuple[str, str]:
     return str(node.target) if node.op == "call_function" else node.op, str(plain)
 
 
-def _trace_once(prepared: Prepared, inputs: Sequence[Tensor], *, whole: bool) -> ExportedProgram:
-    # What is traced may stay in the model's attributes, so a copy is.
-    flat, names, axes = copied(prepared.flat), prepared.names, prepared.axes
+def _trace_once(
+    prepared: Prepared,
+    inputs: Sequence[Tensor],
+    rolled: nn.Module | None = None,
+    fixed_axes: Collection[str] = (),
+    *,
+    whole: bool = False,
+) -> ExportedProgram:
+    names = prepared.names
+    axes = {n: {dim: axis for dim, axis in prepared.axes[n].items() if axis not in fixed_axes} for n in names}
     dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
-    places: list[fixed.Place] = []
-    hook = flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes))
+    flat = twin(prepared.flat if rolled is None else rolled)
+    seen: dict[str, Any] = {}
+    flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes, seen))
     try:
-        with quiet(), torch.no_grad(), fixed.watching(flat) as places, Capture(whole=whole):
+        with quiet(), torch.no_grad(), fixed.watching(flat), Capture(whole=whole):
             return torch.export.export(flat, tuple(inputs), dynamic_shapes={"flat": dynamic}, strict=False)
+    except fixed.Fixed as error:
+        symbols = error.symbols
+        found = {axis: size for axis, size in seen.items() if isinstance(size, torch.SymInt)}
+        fixes = [axis for axis, size in found.items() if size.node._expr.free_symbols & symbols]
+        owners = [next(name for name in names if axis in axes[name].values()) for axis in fixes]
+        said = "; ".join(
+            f"{axis!r} of {name!r} became {found[axis].node.hint}" for axis, name in zip(fixes, owners, strict=True)
+        )
+        raise FixedAxes(
+            f"the model fixes an axis to the traced size: {said}, by {error.place}", fixes, [error.place]
+        ) from None
     except ExportError:
         raise
     except Exception as error:
-        raise _refusal(error, prepared, inputs, places) from error
-    finally:
-        hook.remove()
+        raise _refusal(error, prepared, inputs) from error
 
 
 def _user_line(trace: str) -> str:
@@ -124,17 +180,14 @@ def _user_line(trace: str) -> str:
     return f"`{code.strip()}`, {file}:{number}" if file else ""
 
 
-def _unify(inputs: tuple[Tensor, ...], names: list[str], axes: axis_map.Axes) -> None:
-    """Tell the tracer that axes of one name have one size."""
-    seen: dict[str, Any] = {}
+def _unify(inputs: tuple[Tensor, ...], names: list[str], axes: axis_map.Axes, seen: dict[str, Any]) -> None:
+    """Tell the tracer that axes of one name have one size, which goes into `seen`."""
     for name, tensor in zip(names, inputs, strict=True):
         for dim, axis in axes[name].items():
             torch._check(tensor.shape[dim] == seen.setdefault(axis, tensor.shape[dim]))
 
 
-def _refusal(
-    error: Exception, prepared: Prepared, inputs: Sequence[Tensor], places: Sequence[fixed.Place]
-) -> ExportError:
+def _refusal(error: Exception, prepared: Prepared, inputs: Sequence[Tensor]) -> ExportError:
     """torch.export's error in the user's terms: inputs and axes by name, and the line of code that it points to."""
     text = str(error)
     names, axes = prepared.names, prepared.axes
@@ -143,13 +196,6 @@ def _refusal(
         parts = [(names[int(i)], axes[names[int(i)]][int(dim)], int(size)) for i, dim, size in found]
         said = "; ".join(f"{axis!r} of {name!r} became {size}" for name, axis, size in parts)
         sizes = {size for _, _, size in parts}
-        loops = list(dict.fromkeys(str(place) for place in places if place.size in sizes))
-        if loops:
-            return ExportError(
-                f"the model fixes an axis to the traced size: {said}, by {'; '.join(loops[:3])}. A Python loop over an "
-                "axis is unrolled when it is traced: let a recurrent layer run over it, write the loop with "
-                "rnn_export.scan, or leave the axis out of `axes`"
-            )
         fixed_elsewhere = [
             f"{name!r} has dimension {dim} of that size with no name"
             for name, tensor in zip(names, inputs, strict=True)
@@ -157,8 +203,10 @@ def _refusal(
             if size in sizes and dim not in axes[name]
         ]
         hint = "; ".join(fixed_elsewhere) or "a size is used as a plain number, or an operator needs it fixed"
-        return ExportError(
-            f"the model fixes an axis to the traced size: {said}. {hint}: name it in `axes` too, or leave the axis out"
+        return FixedAxes(
+            f"the model fixes an axis to the traced size: {said}. {hint}: name it in `axes` too, or leave the axis out",
+            [axis for _, axis, _ in parts],
+            [],
         )
     if "HigherOrder" in type(error).__name__:
         return ExportError(

@@ -11,6 +11,7 @@ from onnxscript import evaluator
 from torch import Tensor, fx
 from torch.export import Dim
 
+from .._capture.graph import arguments
 from .._capture.scan_leaf import STEPS
 
 UNKNOWN_SIZE = 3
@@ -21,12 +22,21 @@ def bodies(
     program: torch.export.ExportedProgram, target: Any, convert: Callable[[Any], ir.Model]
 ) -> dict[int, ir.Graph]:
     """The ONNX graph of each step that `program` runs, made by `convert` from an exported program."""
-    numbers = [node.args[0] for node in program.graph.nodes if node.target is target]
-    return {number: convert(_program(STEPS[number])).graph for number in numbers}
+    scans = [node for node in program.graph.nodes if node.target is target]
+    return {node.args[0]: convert(_program(STEPS[node.args[0]], _inputs(node))).graph for node in scans}
 
 
-def _program(step: fx.GraphModule) -> torch.export.ExportedProgram:
-    values: list[Tensor] = [node.meta["val"] for node in step.graph.nodes if node.op == "placeholder"]
+def _inputs(scan: fx.Node) -> list[Tensor]:
+    """What a step is called with: states, one entry of each sequence, closure."""
+    _, states, xs, closure, _ = arguments(scan)
+    return [
+        *(node.meta["val"] for node in states),
+        *(node.meta["val"][0] for node in xs),
+        *(node.meta["val"] for node in closure),
+    ]
+
+
+def _program(step: fx.GraphModule, values: Sequence[Tensor]) -> torch.export.ExportedProgram:
     examples = tuple(torch.zeros([_size(size) for size in value.shape], dtype=value.dtype) for value in values)
     dynamic = tuple(
         {dim: Dim.DYNAMIC for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)} for value in values

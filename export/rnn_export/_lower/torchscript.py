@@ -1,7 +1,11 @@
-"""The model traced to TorchScript, the signature in its extra files. A legacy format: PyTorch has deprecated it."""
+"""The model as TorchScript, the signature in its extra files. A legacy format: PyTorch has deprecated it.
+
+A model is traced, unless it holds a loop: the captured program is then written as code, in which loops stay loops.
+"""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +20,26 @@ from .._capture.calls import RECURRENT, RecurrentCall
 from .._capture.module import copied
 from .._errors import ExportError
 from .._quiet import quiet
+from .pt2 import put_back
+from .script import script
 
 
 def write(captured: Captured, path: Path) -> None:
-    """Trace the model and save it to `path`.
+    """Trace or script the model and save it to `path`.
 
     Raises:
-        ExportError: the tracer cannot follow the model.
+        ExportError: the tracer cannot follow the model, or TorchScript has no form for it.
     """
     try:
         with quiet(), torch.no_grad(), _CheckedStates():
-            # What is traced may stay in the model's attributes, so a copy is. Trace checking replays the traced shape
-            # only; the comparison that follows does far more.
-            module = torch.jit.trace(_plain(copied(captured.flat)), tuple(captured.traced), check_trace=False)
+            if captured.has_loops:
+                program = copy.deepcopy(captured.program)
+                put_back(program)
+                module = script(program)
+            else:
+                # What is traced may stay in the model's attributes, so a copy is. Trace checking replays the traced
+                # shape only; the comparison that follows does far more.
+                module = torch.jit.trace(_plain(copied(captured.flat)), tuple(captured.traced), check_trace=False)
             torch.jit.save(module, str(path), _extra_files={METADATA_KEY: captured.signature.to_json()})
     except ExportError:
         raise

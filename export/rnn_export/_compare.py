@@ -11,8 +11,8 @@ import numpy as np
 from rnn_runtime import InputError, MismatchError, Report, Row
 from rnn_runtime._report import Difference
 from rnn_runtime._report import compare as difference
-from rnn_runtime._statistics import Statistics, statistics
-from rnn_runtime._tolerances import Tolerance
+from rnn_runtime._statistics import statistics
+from rnn_runtime._tolerances import decides
 from rnn_runtime._tolerances import tolerance as table
 
 from ._backends import Backend
@@ -99,7 +99,8 @@ def held(
         passed, note = found.passed or (bool(np.isfinite(found.error)) and found.error <= bound), found.note
         line = table(eager.dtype.name, backend, precision)
         if tolerance is None and line.error is None and more is not None and np.isfinite(found.error):
-            passed, note = _decides(more, line)
+            passed = decides(more, line)
+            note = f"SNR {more.snr:.1f} dB, {line.snr} wanted; the largest element agrees in {more.agreement:.0%}"
         rows.append(
             Row(
                 backend=backend,
@@ -115,14 +116,6 @@ def held(
             )
         )
     return rows
-
-
-def _decides(found: Statistics, line: Tolerance) -> tuple[bool, str]:
-    """Whether an output of low precision is as good as it can be, by its noise and by what is decided with it."""
-    quiet = line.snr is None or found.snr >= line.snr
-    agrees = line.agreement is None or not found.agreement < line.agreement  # a single number decides nothing: nan
-    note = f"SNR {found.snr:.1f} dB, {line.snr} wanted; the largest element agrees in {found.agreement:.0%}"
-    return quiet and agrees, note
 
 
 def _failed(backend: str, case: Case, output: str, note: str) -> Row:

@@ -61,7 +61,13 @@ class Magnitudes:
             parts.append(
                 (
                     row.output,
-                    Difference(row.error, max(bound, row.error if passed else 0.0), row.where, passed, row.note),
+                    Difference(
+                        row.error,
+                        max(bound, row.error if passed else 0.0),
+                        row.where,
+                        passed,
+                        "" if passed else row.note,
+                    ),
                 )
             )
         return parts

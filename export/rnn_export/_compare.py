@@ -11,8 +11,8 @@ import numpy as np
 from rnn_runtime import InputError, MismatchError, Report, Row
 from rnn_runtime._report import Difference
 from rnn_runtime._report import compare as difference
-from rnn_runtime._statistics import Statistics, statistics
-from rnn_runtime._tolerances import Tolerance
+from rnn_runtime._statistics import statistics
+from rnn_runtime._tolerances import decides
 from rnn_runtime._tolerances import tolerance as table
 
 from ._backends import Backend
@@ -61,10 +61,9 @@ def _together(rows: list[Row], pairs: list[tuple[Case, Mapping[str, np.ndarray]]
     for row in rows:
         line = table(next((case.eager[row.output].dtype.name for case, _ in pairs), ""), row.backend, precision)
         if line.error is None and row.statistics is not None and np.isfinite(row.error):
-            parts = [(got[row.output], case.want[row.output]) for case, got in pairs]
-            found, parts_want = together(parts), _rows(want for _, want in parts)
+            found = together([(got[row.output], case.want[row.output]) for case, got in pairs])
             if found is not None:
-                passed, note = _decides(found, line, parts_want)
+                passed, note = _decided(found, line)
                 row = replace(row, passed=passed, note=note)
         judged.append(row)
     return judged
@@ -130,7 +129,7 @@ def held(
         passed, note = found.passed or (bool(np.isfinite(found.error)) and found.error <= bound), found.note
         line = table(eager.dtype.name, backend, precision)
         if tolerance is None and line.error is None and more is not None and np.isfinite(found.error):
-            passed, note = _decides(more, line, want)
+            passed, note = _decided(more, line)
         rows.append(
             Row(
                 backend=backend,
@@ -148,17 +147,9 @@ def held(
     return rows
 
 
-DECISIONS = 20
-"""From how many on their agreement counts: of two or three, one near tie is half."""
-
-
-def _decides(found: Statistics, line: Tolerance, want: np.ndarray) -> tuple[bool, str]:
-    """Whether an output of low precision is as good as it can be, by its noise and by what is decided with it."""
-    quiet = line.snr is None or found.snr >= line.snr
-    few = want.ndim == 0 or want.size < DECISIONS * want.shape[-1]
-    # A single number decides nothing: its agreement is nan.
-    agrees = few or line.agreement is None or not found.agreement < line.agreement
-    if quiet and agrees:
+def _decided(found: Statistics, line: Tolerance) -> tuple[bool, str]:
+    """Whether an output of low precision is as good as it can be, and what is wrong where not."""
+    if decides(found, line):
         return True, ""
     return False, f"SNR {found.snr:.1f} dB, {line.snr} wanted; the largest element agrees in {found.agreement:.0%}"
 

@@ -30,7 +30,8 @@ class Statistics:
         snr: the signal-to-noise ratio in decibels; inf where nothing differs.
         ulp: the largest error in units in the last place of the wanted value, in the output's own dtype.
         histogram: how many absolute errors lie in each of the decades of `DECADES`.
-        agreement: how often the largest element along the last axis is the same one; nan for fewer than two.
+        agreement: how often the largest element along the last axis is the same one; nan for fewer than two elements.
+        decisions: how often there is such an element: the product of the other axes; 0 for fewer than two elements.
     """
 
     count: int
@@ -44,6 +45,7 @@ class Statistics:
     ulp: float
     histogram: tuple[int, ...]
     agreement: float
+    decisions: int
 
 
 def statistics(got: ArrayLike, want: ArrayLike, bound: float) -> Statistics | None:
@@ -82,6 +84,7 @@ def statistics(got: ArrayLike, want: ArrayLike, bound: float) -> Statistics | No
         ulp=float((error / spacing).max()),
         histogram=_histogram(error),
         agreement=_agreement(a, b),
+        decisions=a.size // a.shape[-1] if a.ndim and a.shape[-1] > 1 else 0,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ._statistics import Statistics
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -17,7 +19,8 @@ class Tolerance:
         error: the largest absolute error, times the largest value where that is above 1; None where the error says
             nothing, so that `snr` and `agreement` count alone.
         snr: the smallest signal-to-noise ratio in decibels, None where it does not count.
-        agreement: how often the largest element along the last axis must be the same one, None where it does not count.
+        agreement: how often the largest element along the last axis must be the same one, where there are `DECISIONS`
+            of them or more; None where it does not count.
         reason: why.
     """
 
@@ -85,6 +88,10 @@ TABLE = (
 """The first that fits counts: more special ones come first."""
 
 
+DECISIONS = 50
+"""Of fewer, one near tie that noise decides would be too large a share."""
+
+
 def tolerance(dtype: str, backend: str = "", precision: str = "") -> Tolerance:
     """The line of the table for an output of this dtype, on this backend, of a graph of this precision."""
     return next(
@@ -92,6 +99,19 @@ def tolerance(dtype: str, backend: str = "", precision: str = "") -> Tolerance:
         for line in TABLE
         if line.dtype in ("", dtype) and backend.startswith(line.backend) and line.precision in ("", precision)
     )
+
+
+def decides(found: Statistics, line: Tolerance, slack: float = 0.0) -> bool:
+    """Whether an output of low precision is as good as it can be, by its noise and by what is decided with it.
+
+    Args:
+        found: how it differs.
+        line: what is asked of it.
+        slack: decibels less than that which will do.
+    """
+    if line.snr is not None and not found.snr >= line.snr - slack:
+        return False
+    return line.agreement is None or found.decisions < DECISIONS or found.agreement >= line.agreement
 
 
 def precision(operators: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from ._errors import InputError, MismatchError
 from ._model import Model, load
 from ._report import Check, Report, Row
 from ._signature import Signature
-from ._tolerances import tolerance
+from ._tolerances import precision, tolerance
 
 LEVELS = ("quick", "default", "full")
 
@@ -132,12 +132,13 @@ def _subject(model: Model) -> Any:
         allowed: Mapping[str, float] = bundle.tolerance
         over = sequences(signature, [str(layer.get("axis", "")) for layer in bundle.manifest["layers"]])
         operators = bundle.manifest["operators"]
+        low = str(bundle.manifest.get("precision") or precision(operators))
         limited = bool(bundle.manifest["verified"].get("refused_by_eager"))
     else:
         example = _zeros(signature)
         allowed = {spec.name: tolerance(spec.dtype).error or 0.0 for spec in signature.outputs}
         over = tuple(axis for axis in signature.axis_names if axis not in _ROWS)
-        operators, limited = {}, True
+        operators, limited, low = {}, True, ""
     full = signature.lengths is not None and signature.lengths.full
     single = load(model.path, device=model.device, threads=1) if model.device == "cpu" else None
     return Subject(
@@ -153,6 +154,7 @@ def _subject(model: Model) -> Any:
         folder=model.path,
         device=model.device,
         operators=operators,
+        precision=low,
         limited=limited,
     )
 

@@ -65,12 +65,10 @@ class Held(Subject):
     Attributes:
         case: what eager PyTorch makes of inputs. Raises OutOfDomain where it does not take them.
         given: the tolerance that a user set; None for the table's.
-        precision: of the graph, as the table of tolerances has it.
     """
 
     case: Callable[[Mapping[str, NDArray[Any]]], Case]
     given: float | None = None
-    precision: str = ""
 
     def rows(self, inputs: Mapping[str, NDArray[Any]]) -> list[Row]:
         """Each output held against the yardstick. Raises OutOfDomain."""
@@ -81,4 +79,4 @@ class Held(Subject):
 def part(row: Row) -> Part:
     """A row as what a property gives."""
     bound = row.bound if row.passed == (row.error <= row.bound) else max(row.bound, row.error)
-    return row.output, Difference(row.error, bound, row.where, row.passed, row.note)
+    return row.output, Difference(row.error, bound, row.where, row.passed, "" if row.passed else row.note)

@@ -22,6 +22,8 @@ __all__ = ["LENGTHS", "Rolled", "Unalike", "roll"]
 LENGTHS = (6, 7)
 """The lengths at which the model is unrolled."""
 
+_COMPUTED = "its number of steps is computed of several sizes, such as steps divided by batch, and is no axis by itself"
+
 
 class Rolled(nn.Module):
     """A model of flat tensors whose loops are scans."""
@@ -44,11 +46,15 @@ def roll(prepared: Prepared, error: FixedAxes) -> tuple[Prepared, Rolled]:
     Raises:
         ExportError: a loop cannot be rolled; names the line that fixes the axis and the reason.
     """
-    (axis,) = error.axes
     try:
+        if len(error.axes) != 1:
+            raise Unalike(_COMPUTED)
+        (axis,) = error.axes
         try:
             programs = [normal_form(trace_fixed(prepared, {axis: length})) for length in LENGTHS]
         except FixedAxes as other:
+            if not other.axes:
+                raise Unalike(_COMPUTED) from None
             if other.places:
                 raise Unalike(f"another loop goes over {other.axes[0]!r} ({other.places[0]})") from None
             prepared = at_other_sizes(prepared, other.axes)

@@ -7,9 +7,11 @@ where it is not.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ._subject import Trial
 
@@ -29,21 +31,33 @@ def search(space: Space, fails: Fails, trials: int, seconds: float, seed: int) -
         found.append(dict(trial))
         return True
 
-    if trials:
-        _look(space, condition, trials, seed)
+    generator = random.Random(seed)
+    hypothesis = _hypothesis()
+    # In rounds, since Hypothesis has no way to be told that time is up.
+    for start in range(0, trials, _ROUND):
+        count = min(_ROUND, trials - start)
+        if hypothesis is not None:
+            _with_hypothesis(hypothesis, space, condition, count, generator)
+        else:
+            drawn = ({name: generator.randint(*limits) for name, limits in space.items()} for _ in range(count))
+            next(filter(condition, drawn), None)
+        if found or time.monotonic() > until:
+            break
     return min(found, key=_size, default=None)
 
 
-def _look(space: Space, condition: Fails, trials: int, seed: int) -> None:
+_ROUND = 50
+
+
+def _hypothesis() -> Any:
+    """The package, None where it is not installed."""
     try:
-        import hypothesis
-        from hypothesis import strategies
+        return importlib.import_module("hypothesis")
     except ImportError:
-        generator = random.Random(seed)
-        for _ in range(trials):
-            if condition({name: generator.randint(*limits) for name, limits in space.items()}):
-                return
-        return
+        return None
+
+
+def _with_hypothesis(hypothesis: Any, space: Space, condition: Fails, trials: int, generator: random.Random) -> None:
     settings = hypothesis.settings(
         max_examples=trials,
         database=None,
@@ -51,10 +65,11 @@ def _look(space: Space, condition: Fails, trials: int, seed: int) -> None:
         phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    numbers = strategies.fixed_dictionaries({name: strategies.integers(*limits) for name, limits in space.items()})
+    integers = hypothesis.strategies.integers
+    numbers = hypothesis.strategies.fixed_dictionaries({name: integers(*limits) for name, limits in space.items()})
     # Nothing was found, or what fails does not fail always: what was seen to fail counts.
     with contextlib.suppress(hypothesis.errors.HypothesisException):
-        hypothesis.find(numbers, condition, settings=settings, random=random.Random(seed))
+        hypothesis.find(numbers, condition, settings=settings, random=generator)
 
 
 def smallest(trial: Trial, space: Space, fails: Fails, seconds: float) -> Trial:
@@ -92,13 +107,18 @@ _SEEDS = 4
 
 
 def _lower(low: int, value: int) -> list[int]:
-    """Smaller numbers, the smallest first: the lowest, then half of the way, and one less."""
-    steps = []
-    step = value - low
+    """Smaller numbers, the smallest first: all of them where they are few, else the lowest, then half of the way."""
+    if value - low <= _FEW:
+        return list(range(low, value))
+    steps = list(range(low, low + _LOWEST))
+    step = (value - low) // 2
     while step > 0:
         steps.append(value - step)
         step //= 2
     return steps
+
+
+_FEW, _LOWEST = 64, 16
 
 
 def _size(trial: Trial) -> tuple[int, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from .._report import Difference, compare
 from .._signature import Signature
+from .._statistics import statistics
+from .._tolerances import decides, tolerance
 from ._draw import Arrays, Draw
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -47,6 +50,7 @@ class Subject:
         reference: the yardstick, eager PyTorch in float64; None where PyTorch is not at hand. Raises OutOfDomain where
             the model takes no such input.
         operators: how many nodes of each kind the graph has.
+        precision: of the graph, as the table of tolerances has it.
         limited: the model takes some sizes and not others.
     """
 
@@ -63,6 +67,7 @@ class Subject:
     device: str = "cpu"
     reference: Run | None = None
     operators: Mapping[str, int] = field(default_factory=dict)
+    precision: str = ""
     limited: bool = False
 
     @property
@@ -101,8 +106,18 @@ class Subject:
             raise
 
     def between(self, output: str, got: NDArray[Any], want: NDArray[Any]) -> Difference:
-        """Compare two runs of one backend: each may be off by the tolerance, so twice that lies between them."""
-        return compare(got, want, 2 * self.tolerance[output])
+        """Compare two runs of one backend: each may be off by the tolerance, so twice that lies between them.
+
+        Of low precision their noise counts. Dynamic quantisation scales a row by the largest value of the whole batch,
+        so that rows and pieces are alike to that noise alone.
+        """
+        found = compare(got, want, 2 * self.tolerance[output])
+        line = tolerance(want.dtype.name, self.backend, self.precision)
+        more = statistics(got, want, found.bound) if line.error is None and math.isfinite(found.error) else None
+        if more is None:
+            return found
+        passed = decides(more, line, slack=3.0)  # decibels: twice the noise
+        return replace(found, bound=max(found.bound, found.error) if passed else found.bound, passed=passed)
 
     def sizes(self, trial: Trial) -> dict[str, int]:
         """The sizes of the axes among what a trial varies."""

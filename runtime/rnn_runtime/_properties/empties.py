@@ -28,6 +28,8 @@ class Empties:
 
     name = "empties"
     promise = "an empty batch or sequence is refused, and the process lives on"
+    code = f"from {__name__} import child; child()"
+    """What the child process runs; it is told on stdin what to load."""
 
     def unfit(self, subject: Subject) -> str | None:
         """Backends that PyTorch runs, which answers empty inputs by itself."""
@@ -44,12 +46,11 @@ class Empties:
     def check(self, subject: Subject, trial: Trial) -> list[Part]:
         """What a child process says of an input whose axis has no elements."""
         axis = subject.signature.axis_names[trial["axis"]]
-        code = f"from {__name__} import child; child()"
         request = json.dumps({"path": str(subject.folder), "device": subject.device, "axis": axis})
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             done = subprocess.run(
-                [sys.executable, "-c", code],
+                [sys.executable, "-c", self.code],
                 input=request,
                 capture_output=True,
                 text=True,

@@ -6,7 +6,7 @@ LATEST_VENV := .venv-latest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime conformance conformance-latest loops lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ conformance-latest: ## run SAMPLE=N of it with the newest versions there are, an
 	$(LATEST_VENV)/bin/python -m pip install --quiet --upgrade --editable ".[cpu,export]"
 	$(LATEST_VENV)/bin/python tests/conformance/run.py --parts ours --sample $(SAMPLE) \
 		--results build/conformance-latest.json --output docs/conformance-latest.md
+
+loops: $(VENV)/.installed ## run all Python loops of tests/loops, half an hour, and write docs/loops.md
+	$(VENV)/bin/python tests/loops/run.py
 
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check

@@ -44,8 +44,10 @@ def roll(prepared: Prepared, error: FixedAxes) -> tuple[Prepared, Rolled]:
     Raises:
         ExportError: a loop cannot be rolled; names the line that fixes the axis and the reason.
     """
-    (axis,) = error.axes
+    axis = error.axes[0]
     try:
+        if len(error.axes) > 1:
+            raise Unalike(f"it goes over {' and '.join(map(repr, error.axes))} at once")
         try:
             programs = [normal_form(trace_fixed(prepared, {axis: length})) for length in LENGTHS]
         except FixedAxes as other:

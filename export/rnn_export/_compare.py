@@ -11,8 +11,8 @@ import numpy as np
 from rnn_runtime import InputError, MismatchError, Report, Row
 from rnn_runtime._report import Difference
 from rnn_runtime._report import compare as difference
-from rnn_runtime._statistics import statistics
-from rnn_runtime._tolerances import decides
+from rnn_runtime._statistics import Statistics, statistics
+from rnn_runtime._tolerances import Tolerance, decides
 from rnn_runtime._tolerances import tolerance as table
 
 from ._backends import Backend

@@ -17,7 +17,7 @@ from rnn_runtime._signature import METADATA_KEY
 from .._capture import Captured, Layer, leaves, scan_leaf
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, numbers, packed, scan, step
+from . import fused, norm, numbers, packed, scan, step
 
 MINIMUM_OPSET = 18
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
@@ -57,7 +57,8 @@ def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any],
         return lambda *args: getattr(scan if next(layers) == "scan" else fused, name)(*args)
 
     written = {leaf: recurrent(name) for leaf, name in leaves.RECURRENT.items()}
-    return {**numbers.TRANSLATIONS, **written, leaves.pack: packed.pack, leaves.pad: packed.pad}
+    others = {leaves.pack: packed.pack, leaves.pad: packed.pad, torch.ops.aten.layer_norm.default: norm.layer_norm}
+    return {**numbers.TRANSLATIONS, **written, **others}
 
 
 def write(captured: Captured, path: Path, lowering: str, opset: int | None) -> None:

@@ -47,9 +47,11 @@ def roll(prepared: Prepared, error: FixedAxes) -> tuple[Prepared, Rolled]:
         ExportError: a loop cannot be rolled; names the line that fixes the axis and the reason.
     """
     try:
-        if len(error.axes) != 1:
+        if not error.axes:
             raise Unalike(_COMPUTED)
-        (axis,) = error.axes
+        axis = error.axes[0]
+        if len(error.axes) > 1:
+            raise Unalike(f"it goes over {' and '.join(map(repr, error.axes))} at once")
         try:
             programs = [normal_form(trace_fixed(prepared, {axis: length})) for length in LENGTHS]
         except FixedAxes as other:

@@ -103,6 +103,9 @@ class Decides(nn.Module):
             case "a number of steps":
                 for _ in range(int(flag.sum())):
                     x = x + 1
+            case "a tensor of a size":
+                if torch.full((x.size(0),), x.size(1)).max() > 200:
+                    x = x * 2
             case "until it is done":
                 while flag.any():
                     x, flag = x * 2, flag & ~flag
@@ -140,6 +143,7 @@ def test_the_general_way_is_taken_and_proven_on_inputs_that_go_either_way(how, a
         ("both ways differ", r"`x = x \* 2 if flag.all\(\) else x`"),
         ("differs where it rarely goes", r"`if x.abs\(\).max\(\) > 500:`"),
         ("gives up", r"`if not flag.any\(\):`"),
+        ("a tensor of a size", r"`if torch.full\(\(x.size\(0\),\), x.size\(1\)\).max\(\) > 200:`"),
         ("until it is done", r"`while flag.any\(\):`"),
         ("a number of steps", r"`for _ in range\(int\(flag.sum\(\)\)\):`"),
     ],

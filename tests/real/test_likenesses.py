@@ -103,6 +103,9 @@ class Decides(nn.Module):
             case "a number of steps":
                 for _ in range(int(flag.sum())):
                     x = x + 1
+            case "a tensor of a size":
+                if torch.full((x.size(0),), x.size(1)).max() > 200:
+                    x = x * 2
             case "until it is done":
                 while flag.any():
                     x, flag = x * 2, flag & ~flag
@@ -140,6 +143,7 @@ def test_the_general_way_is_taken_and_proven_on_inputs_that_go_either_way(how, a
         ("both ways differ", r"`x = x \* 2 if flag.all\(\) else x`"),
         ("differs where it rarely goes", r"`if x.abs\(\).max\(\) > 500:`"),
         ("gives up", r"`if not flag.any\(\):`"),
+        ("a tensor of a size", r"`if torch.full\(\(x.size\(0\),\), x.size\(1\)\).max\(\) > 200:`"),
         ("until it is done", r"`while flag.any\(\):`"),
         ("a number of steps", r"`for _ in range\(int\(flag.sum\(\)\)\):`"),
     ],
@@ -185,3 +189,21 @@ def test_lengths_of_zero_are_taken_where_the_example_has_them(tmp_path):
     assert not runtime.run(X.numpy(), lengths=[0, 3, 0])[0][[0, 2]].any()
     with pytest.raises(rnn_runtime.InputError, match="every one of 'n' is 0"):
         runtime.run(X.numpy(), lengths=[0, 0, 0])
+
+
+def test_a_state_that_torchscript_fixes_to_the_traced_batch_is_refused_and_reads_no_memory(tmp_path):
+    """Tracing makes a constant of a legacy constructor's tensor, whose size PyTorch's kernels do not check."""
+    from rnn_export import MismatchError
+
+    class Legacy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(5, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.rnn(x, torch.FloatTensor(1, x.size(0), 4).zero_())[0]
+
+    with pytest.raises(MismatchError) as caught:
+        export(Legacy(), X, tmp_path / "bundle", axes=AXES)
+    assert {row.backend for row in caught.value.report.failures} == {"torchscript"}
+    export(Legacy(), X, tmp_path / "bundle", axes=AXES, formats=["onnx"])

@@ -28,6 +28,28 @@ _VF: Any = torch._VF
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _OURS = f"{Path(__file__).parent.parent}{os.sep}"
+SIZES = "the sizes"
+"""Stands among the inputs that a decision depends on where a number in it may be a size of one."""
+
+_OF_NUMBERS = {
+    *(
+        "arange",
+        "full",
+        "full_like",
+        "new_full",
+        "linspace",
+        "scalar_tensor",
+        "tensor",
+        "as_tensor",
+        "new_tensor",
+        "fill_",
+    ),
+    *("add", "sub", "mul", "div", "true_divide", "floor_divide", "rsub", "pow", "remainder", "clamp", "where"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum"),
+    *(f"__{name}__" for name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "floordiv", "mod")),
+}
+"""Functions of tensors whose results hold the numbers that they are given."""
+
 ENDLESS = 1000
 """As often a run may be forced against its values; `while not done.all():` would never end."""
 
@@ -99,8 +121,10 @@ class Decisions(TorchFunctionMode):
         # storage -> the inputs whose values it depends on; the tensors, kept alive so that no other takes their place
         self._sources: dict[int, frozenset[str]] = {}
         self._alive: list[Tensor] = []
+        self._sizes: set[int] = set()
         for name, tensor in (inputs or {}).items():
             self._mark(tensor, frozenset([name]))
+            self._sizes |= {size for size in tensor.shape if size > 1}
 
     def __enter__(self) -> Decisions:
         if self.traced:
@@ -201,6 +225,8 @@ class Decisions(TorchFunctionMode):
         if func is _VF._pack_padded_sequence:
             self.lengths |= self._inputs(args[1])
         name = getattr(func, "__name__", "")
+        if name in _OF_NUMBERS and any(number in self._sizes for number in _plain_numbers((args, kwargs))):
+            inputs |= {SIZES}
         if name in ("__get__", "size", "dim", "numel", "is_floating_point", "is_contiguous"):
             return
         for tensor in _tensors(result):
@@ -266,6 +292,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
+
+
+def _plain_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _plain_numbers(item)
+    elif isinstance(value, dict):
+        yield from _plain_numbers(list(value.values()))
 
 
 def _numbers(value: Any) -> Iterator[Number | Real]:

@@ -57,6 +57,7 @@ def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any],
         return lambda *args: getattr(scan if next(layers) == "scan" else fused, name)(*args)
 
     written = {leaf: recurrent(name) for leaf, name in leaves.RECURRENT.items()}
+    others: dict[Callable[..., Any], Callable[..., Any]]
     others = {leaves.pack: packed.pack, leaves.pad: packed.pad, torch.ops.aten.layer_norm.default: norm.layer_norm}
     return {**numbers.TRANSLATIONS, **written, **others}
 

@@ -1,0 +1,122 @@
+"""rnn-export verify, as a user runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location("broken_bundles", Path(__file__).parent / "broken.py")
+broken = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(broken)
+
+COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'rnn-export'; from rnn_export.cli import main; main()"]
+
+
+def run(*arguments):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [*COMMAND, "verify", *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def wrong(bundles, tmp_path):
+    """A GRU whose reset gate comes too early."""
+
+    def edit(graph):
+        (node,) = broken.nodes(graph, "GRU")
+        broken.attribute(node, "linear_before_reset").i = 0
+
+    return broken.broken(bundles["gru"], tmp_path, edit)
+
+
+def test_a_sound_bundle_passes_and_a_pipe_gets_no_progress_bar(bundles, tmp_path):
+    done = run(bundles["gru"].path, "gru", "--quick", "--junit", tmp_path / "r.xml", "--html", tmp_path / "r.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nonfinite" in done.stdout
+    assert "NaN is swallowed, as documented" in done.stdout
+    assert ElementTree.parse(tmp_path / "r.xml").getroot().tag == "testsuites"
+    assert "<h1>Passed</h1>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_broken_bundle_is_exit_code_1_and_its_command_makes_it_again(wrong):
+    done = run(wrong, "gru", "--quick", "--json")
+    assert done.returncode == 1
+    assert "does not match" in done.stderr
+    report = json.loads(done.stdout)
+    check = next(check for check in report["checks"] if check["verdict"] == "failed")
+    assert report["divergences"][0]["reason"].endswith("(linear_before_reset=0)")
+    command = shlex.split(check["command"])
+    assert command[:4] == ["rnn-export", "verify", str(wrong), "gru"]
+    again = run(*command[2:], "--json")
+    assert again.returncode == 1
+    (found,) = json.loads(again.stdout)["checks"]
+    assert (found["trial"], found["error"], found["trials"]) == (check["trial"], check["error"], 1)
+
+
+def test_without_a_target_the_properties_that_need_none_are_checked(bundles, wrong):
+    done = run(bundles["tagger"].path, "--quick", "--json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    verdicts = {check["property"]: check["verdict"] for check in report["checks"]}
+    assert verdicts == {
+        "rows": "passed", "split": "skipped", "padding": "passed", "state": "skipped", "determinism": "passed",
+        "empties": "passed",
+    }  # fmt: skip
+    assert run(wrong, "--quick").returncode == 1  # what was recorded is another thing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--trace"], "--trace and --tolerance need TARGET"),
+        (["--trial", "batch"], "'batch' is not of the form batch=1,sequence=2,seed=0"),
+        (["--trial", "batch=1"], "a trial is one of a property: name that too"),
+        (["--property", "speed"], "there is no property 'speed' here"),
+        (["--backend", "openvino"], "without TARGET the one backend is onnxruntime-cpu"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_one_line(bundles, arguments, said):
+    done = run(bundles["hello"].path, "--quick", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_terminal_gets_a_progress_bar(bundles):
+    import pty
+
+    master, slave = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm"}
+    with subprocess.Popen(
+        [*COMMAND, "verify", bundles["hello"].path, "--quick"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+    ) as process:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                part = os.read(master, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+        assert process.stdout is not None
+        printed = process.stdout.read()
+    os.close(master)
+    assert process.returncode == 0
+    assert "━" in seen.decode(errors="replace")
+    assert "━" not in printed

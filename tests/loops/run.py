@@ -205,8 +205,13 @@ def page(results):
         if not found:
             lines.append(f"| {title} | not measured | | | | | |")
             continue
-        counts = [sum(found[name][t][0] == v for name in cases) for t in ATOL for v in ("exact", "wrong", "refused")]
-        lines.append(f"| {title} | {' | '.join(map(str, counts))} |")
+        counts = [
+            sum(found[name][t][0] == v for name in cases if name in found)
+            for t in ATOL
+            for v in ("exact", "wrong", "refused")
+        ]
+        part = f" ({len(found)} of {len(cases)} measured)" if len(found) < len(cases) else ""
+        lines.append(f"| {title}{part} | {' | '.join(map(str, counts))} |")
     lines += ["", "| loop | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---|" * len(COLUMNS)]
     for name, case in cases.items():
         doc = (case.model.__doc__ or "").strip().splitlines()
@@ -227,9 +232,8 @@ def page(results):
         if found and found[0] != "exact":
             said = found[1].replace(str(ROOT) + "/", "").replace("|", "\\|")
             lines.append(f"- `{name}`: {said}")
-    seconds = sorted(
-        results["ours"][name]["float32"][2] for name in cases if results["ours"][name]["float32"][0] == "exact"
-    )
+    own = [found["float32"] for found in results.get("ours", {}).values()]
+    seconds = sorted(took for kind, _, took in own if kind == "exact") or [0.0]
     versions = []
     for package in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
         try:

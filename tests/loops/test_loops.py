@@ -167,6 +167,7 @@ def test_a_size_that_is_compared_with_a_kept_one_is_not_fixed(tmp_path):
     assert model.batch == 2 and {row.shape["batch"] for row in bundle.report.rows} >= {1, 2, 7}
 
 
-def test_layer_normalisation_in_float64_keeps_its_precision(tmp_path):
-    _, bundle = exported("LayerNormLSTM", tmp_path / "bundle", torch.float64, formats=["onnx"])
+@pytest.mark.parametrize("name", ["LayerNormLSTM", "ESN"])
+def test_layer_normalisation_and_plain_numbers_keep_float64(tmp_path, name):
+    _, bundle = exported(name, tmp_path / "bundle", torch.float64, formats=["onnx"])
     assert max(row.error for row in bundle.report.rows) < 1e-11

@@ -15,9 +15,10 @@ from rnn_runtime import InputError, Signature
 from rnn_runtime._signature import METADATA_KEY
 
 from .._capture import Captured, Layer, leaves, scan_leaf
+from .._capture.graph import aten
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, norm, numbers, packed, scan, step
+from . import fused, numbers, packed, precise, scan, step
 
 MINIMUM_OPSET = 18
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
@@ -57,8 +58,10 @@ def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any],
         return lambda *args: getattr(scan if next(layers) == "scan" else fused, name)(*args)
 
     written = {leaf: recurrent(name) for leaf, name in leaves.RECURRENT.items()}
-    others: dict[Callable[..., Any], Callable[..., Any]]
-    others = {leaves.pack: packed.pack, leaves.pad: packed.pad, torch.ops.aten.layer_norm.default: norm.layer_norm}
+    others: dict[Callable[..., Any], Callable[..., Any]] = {
+        **{leaves.pack: packed.pack, leaves.pad: packed.pad},
+        **{aten.layer_norm.default: precise.layer_norm, aten.scalar_tensor.default: precise.scalar_tensor},
+    }
     return {**numbers.TRANSLATIONS, **written, **others}
 
 

@@ -5,10 +5,11 @@ RUNTIME_VENV := .venv-runtime
 LATEST_VENV := .venv-latest
 CUDA_VENV := .venv-cuda
 BENCH_VENV := .venv-bench
+SERVE_VENV := .venv-serve
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-cuda soak bench-streaming bench-pool conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-cuda test-serve soak bench-streaming bench-pool conformance conformance-latest lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ test-runtime: $(RUNTIME_VENV)/.installed ## run the runtime's tests where PyTorc
 
 test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-gpu (250 MB): on a GPU if there is one, else the errors without
 	$(CUDA_VENV)/bin/python -m pytest tests/runtime
+
+test-serve: $(SERVE_VENV)/.installed ## run the server's tests, with Triton's client and a real Triton (another 600 MB)
+	$(SERVE_VENV)/bin/python -m pytest tests/serve
 
 bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/streaming.py
@@ -54,7 +58,7 @@ lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(BENCH_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(BENCH_VENV) $(SERVE_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
@@ -74,6 +78,15 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt benchmarks/requirements
 	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --requirement benchmarks/requirements.txt
+	touch $@
+
+# Triton's packages want an older NumPy and protobuf than the rest has pinned.
+$(SERVE_VENV)/.installed: pyproject.toml constraints.txt constraints-serve.txt
+	test -x $(SERVE_VENV)/bin/python || $(PYTHON) -m venv $(SERVE_VENV)
+	awk -F == 'FNR == NR { older[$$1]; print; next } !($$1 in older)' constraints-serve.txt constraints.txt > $(SERVE_VENV)/constraints.txt
+	$(SERVE_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(SERVE_VENV)/constraints.txt \
+		--build-constraint constraints.txt --editable ".[cpu,export,serve,triton]" --group test-serve
 	touch $@
 
 $(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt

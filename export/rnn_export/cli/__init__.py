@@ -12,6 +12,7 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .run import run
+from .serve import serve
 from .verify import verify
 
 
@@ -30,7 +31,7 @@ def group() -> None:
     """
 
 
-for command in (doctor, export, inspect, run, verify):
+for command in (doctor, export, inspect, run, serve, verify):
     group.add_command(command)
 
 

@@ -13,6 +13,7 @@ from .export import export
 from .inspect import inspect
 from .run import run
 from .serve import serve
+from .triton import triton
 from .verify import verify
 
 
@@ -31,7 +32,7 @@ def group() -> None:
     """
 
 
-for command in (doctor, export, inspect, run, serve, verify):
+for command in (doctor, export, inspect, run, serve, triton, verify):
     group.add_command(command)
 
 

@@ -4,12 +4,14 @@ VENV := .venv
 RUNTIME_VENV := .venv-runtime
 LATEST_VENV := .venv-latest
 CUDA_VENV := .venv-cuda
+OLDEST_VENV := .venv-oldest
 BENCH_VENV := .venv-bench
+REAL_VENV := .venv-real
 SERVE_VENV := .venv-serve
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-cuda test-serve soak bench-streaming bench-pool conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench-streaming bench-pool conformance conformance-latest real-models lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +26,9 @@ test-runtime: $(RUNTIME_VENV)/.installed ## run the runtime's tests where PyTorc
 	$(RUNTIME_VENV)/bin/python -c "from importlib.util import find_spec; found = [n for n in ('torch', 'onnx', 'rich') if find_spec(n)]; assert not found, found"
 	$(RUNTIME_VENV)/bin/rnn-export --help
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
+
+test-oldest: $(OLDEST_VENV)/.installed ## run the runtime's tests with the oldest onnxruntime and NumPy that it says it works with
+	$(OLDEST_VENV)/bin/python -m pytest tests/runtime
 
 test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-gpu (250 MB): on a GPU if there is one, else the errors without
 	$(CUDA_VENV)/bin/python -m pytest tests/runtime
@@ -52,20 +57,30 @@ conformance-latest: ## run SAMPLE=N of it with the newest versions there are, an
 	$(LATEST_VENV)/bin/python tests/conformance/run.py --parts ours --sample $(SAMPLE) \
 		--results build/conformance-latest.json --output docs/conformance-latest.md
 
+real-models: $(REAL_VENV)/.installed ## export models of other people's packages, a quarter of an hour, and write docs/real-models.md
+	$(REAL_VENV)/bin/python tests/real/run.py
+
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(BENCH_VENV) $(SERVE_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) $(SERVE_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
-	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test --group lint
+	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export,report]" --group test --group lint
+	touch $@
+
+# The lower bounds of pyproject.toml; the rest is whatever fits them.
+$(OLDEST_VENV)/.installed: pyproject.toml
+	test -x $(OLDEST_VENV)/bin/python || $(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "onnxruntime==1.21.0" "numpy==1.26.0" --editable . --group test-runtime
 	touch $@
 
 $(CUDA_VENV)/.installed: pyproject.toml constraints.txt
@@ -87,6 +102,14 @@ $(SERVE_VENV)/.installed: pyproject.toml constraints.txt constraints-serve.txt
 	$(SERVE_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(SERVE_VENV)/constraints.txt \
 		--build-constraint constraints.txt --editable ".[cpu,export,serve,triton]" --group test-serve
+	touch $@
+
+# The packages' own dependencies stay out: what a model needs of them is PyTorch and NumPy alone.
+$(REAL_VENV)/.installed: pyproject.toml constraints.txt tests/real/requirements.txt
+	test -x $(REAL_VENV)/bin/python || $(PYTHON) -m venv $(REAL_VENV)
+	$(REAL_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(REAL_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test
+	$(REAL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/real/requirements.txt
 	touch $@
 
 $(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt

@@ -36,6 +36,8 @@ def masked(text):
         re.sub(r"\d\.?\d*e-\d\d +\w+\[[\d, ]+\] at batch=\d+ sequence=\d+ +|\d\.?\d*e-\d\d", "#", line)
         for line in text.splitlines()
     ]
+    # Some processors take the sums of a row alone in the order in which they take them among others: nothing differs.
+    lines = [re.sub(r"^(\w+ +passed +\d+ +)(?:0|#) ", r"\1# ", line) for line in lines]
     return "\n".join(re.sub(r" +", " ", re.sub(r"-{3,}", "---", line)) for line in lines).strip()
 
 
@@ -74,7 +76,7 @@ def test_the_examples_run_in_the_order_of_the_readme(tmp_path, monkeypatch, caps
 def test_the_examples_of_the_guide_run_in_its_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     scope = {"__name__": "guide"}
     for block in blocks:
         exec(compile(block, "models.md", "exec"), scope)
@@ -106,6 +108,8 @@ def test_the_mask_hides_errors_and_nothing_else():
     )
     assert masked("-0.7497 passed") != masked("-0.7498 passed")
     assert masked("1e-07 passed") != masked("1e-07 FAILED")
+    assert masked("rows  passed  1  0  2e-05") == masked("rows  passed  1  1.2e-07  2e-05")
+    assert masked("rows  passed  1  0.5  2e-05") != masked("rows  passed  1  0  2e-05")
 
 
 def test_every_command_is_in_the_readme():

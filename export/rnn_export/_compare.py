@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +11,12 @@ import numpy as np
 from rnn_runtime import InputError, MismatchError, Report, Row
 from rnn_runtime._report import Difference
 from rnn_runtime._report import compare as difference
+from rnn_runtime._statistics import Statistics, statistics
+from rnn_runtime._tolerances import Tolerance
+from rnn_runtime._tolerances import tolerance as table
 
 from ._backends import Backend
 from ._reference import Case
-
-TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
-"""Largest absolute error, times the largest value where that is above 1. Rounding of one type, summed over a layer's
-width and a few hundred steps, stays a hundred times below each; a wrong gate, axis or weight is far above."""
 
 EAGER_FACTOR = 4
 """A backend may also be this many times as far off as eager PyTorch in the model's own precision: where eager itself is
@@ -27,27 +26,60 @@ MOST = 100
 """And at most this many times the tolerance: beyond, a comparison says nothing about an output."""
 
 
-def compare(cases: Sequence[Case], backends: Iterable[Backend], tolerance: float | None = None) -> Report:
+def compare(
+    cases: Sequence[Case], backends: Iterable[Backend], tolerance: float | None = None, precision: str = ""
+) -> Report:
     """All outputs of all backends on all cases; the eager model's own error is the first backend's.
 
     Args:
         cases: inputs, and what eager PyTorch makes of them.
         backends: what is compared with it.
         tolerance: the largest absolute error, times the largest value where that is above 1; by dtype if None.
+        precision: of the graph, as the table of tolerances has it.
     """
     # The eager model's own error is for comparison: it cannot fail against itself.
-    rows = [replace(row, passed=True) for case in cases for row in _rows("eager", case, case.eager, tolerance)]
+    rows = [replace(row, passed=True) for case in cases for row in held("eager", case, case.eager, tolerance)]
     for backend in backends:
+        pairs: list[tuple[Case, Mapping[str, np.ndarray]]] = []
+        found: list[Row] = []
         for case in cases:
             try:
                 got = backend.run(case.inputs)
             except Exception as error:
-                first = str(error).strip().splitlines()[0]
-                got = {}
-                rows += [_failed(backend.name, case, name, f"{type(error).__name__}: {first}") for name in case.want]
+                first = (str(error).strip().splitlines() or [""])[0]
+                found += [_failed(backend.name, case, name, f"{type(error).__name__}: {first}") for name in case.want]
             else:
-                rows += _rows(backend.name, case, got, tolerance)
+                found += held(backend.name, case, got, tolerance, precision)
+                pairs.append((case, got))
+        rows += _together(found, pairs, precision) if tolerance is None else found
     return Report(tuple(rows))
+
+
+def _together(rows: list[Row], pairs: list[tuple[Case, Mapping[str, np.ndarray]]], precision: str) -> list[Row]:
+    """The rows of a backend, an output of low precision judged over all cases: one step alone decides too little."""
+    judged = []
+    for row in rows:
+        line = table(next((case.eager[row.output].dtype.name for case, _ in pairs), ""), row.backend, precision)
+        if line.error is None and row.statistics is not None and np.isfinite(row.error):
+            parts = [(got[row.output], case.want[row.output]) for case, got in pairs]
+            found, parts_want = together(parts), _rows(want for _, want in parts)
+            if found is not None:
+                passed, note = _decides(found, line, parts_want)
+                row = replace(row, passed=passed, note=note)
+        judged.append(row)
+    return judged
+
+
+def together(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Statistics | None:
+    """How an output differs from the one wanted over all cases, each a pair of both; None for whole numbers."""
+    return statistics(_rows(got for got, _ in pairs), _rows(want for _, want in pairs), 0.0)
+
+
+def _rows(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Arrays put together along all axes but the last, or along that too where they differ in it."""
+    flat = [array.reshape(-1, array.shape[-1] if array.ndim else 1) for array in arrays]
+    same = len({array.shape[1] for array in flat}) == 1
+    return np.concatenate(flat if same else [array.reshape(-1, 1) for array in flat])
 
 
 def check_tolerance(tolerance: float | None) -> None:
@@ -74,11 +106,14 @@ def bundle_tolerance(golden: Sequence[Case], tolerance: float | None) -> dict[st
 def _allowed(case: Case, name: str, tolerance: float | None) -> tuple[float, Difference]:
     """The tolerance of an output, and how far eager PyTorch in the model's own precision is off."""
     eager, want = case.eager[name], case.want[name]
-    allowed = tolerance if tolerance is not None else TOLERANCE.get(eager.dtype.name, 0.0)
+    allowed = tolerance if tolerance is not None else table(eager.dtype.name).error or 0.0
     return allowed, difference(eager.astype(want.dtype), want, allowed)
 
 
-def _rows(backend: str, case: Case, got: dict[str, np.ndarray], tolerance: float | None) -> list[Row]:
+def held(
+    backend: str, case: Case, got: Mapping[str, np.ndarray], tolerance: float | None, precision: str = ""
+) -> list[Row]:
+    """What a backend makes of a case, held against the yardstick: a row for each output."""
     rows = []
     for name, want in case.want.items():
         eager = case.eager[name]
@@ -91,6 +126,11 @@ def _rows(backend: str, case: Case, got: dict[str, np.ndarray], tolerance: float
         found = difference(got[name].astype(want.dtype), want, allowed)
         widened = min(EAGER_FACTOR * own.error, MOST * found.bound)
         bound = found.bound if tolerance is not None else max(found.bound, widened)
+        more = statistics(got[name], want, bound)
+        passed, note = found.passed or (bool(np.isfinite(found.error)) and found.error <= bound), found.note
+        line = table(eager.dtype.name, backend, precision)
+        if tolerance is None and line.error is None and more is not None and np.isfinite(found.error):
+            passed, note = _decides(more, line, want)
         rows.append(
             Row(
                 backend=backend,
@@ -99,12 +139,28 @@ def _rows(backend: str, case: Case, got: dict[str, np.ndarray], tolerance: float
                 error=found.error,
                 bound=bound,
                 where=found.where,
-                passed=found.passed or (bool(np.isfinite(found.error)) and found.error <= bound),
+                passed=passed,
                 eager_error=own.error,
-                note=found.note,
+                note=note,
+                statistics=more,
             )
         )
     return rows
+
+
+DECISIONS = 20
+"""From how many on their agreement counts: of two or three, one near tie is half."""
+
+
+def _decides(found: Statistics, line: Tolerance, want: np.ndarray) -> tuple[bool, str]:
+    """Whether an output of low precision is as good as it can be, by its noise and by what is decided with it."""
+    quiet = line.snr is None or found.snr >= line.snr
+    few = want.ndim == 0 or want.size < DECISIONS * want.shape[-1]
+    # A single number decides nothing: its agreement is nan.
+    agrees = few or line.agreement is None or not found.agreement < line.agreement
+    if quiet and agrees:
+        return True, ""
+    return False, f"SNR {found.snr:.1f} dB, {line.snr} wanted; the largest element agrees in {found.agreement:.0%}"
 
 
 def _failed(backend: str, case: Case, output: str, note: str) -> Row:

@@ -83,6 +83,11 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, axes)
 
 
+def count_operators(path: Path) -> dict[str, int]:
+    """How often each operator occurs in the graph in `path`, most frequent first."""
+    return operators(onnx.load(str(path), load_external_data=False).graph)
+
+
 def operators(graph: onnx.GraphProto) -> dict[str, int]:
     """How often each operator occurs, subgraphs included, most frequent first."""
     counts: dict[str, int] = {}

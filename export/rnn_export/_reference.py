@@ -54,12 +54,13 @@ class Reference:
 
     def case(self, sizes: Mapping[str, int], seed: int) -> Case | None:
         """A case of these sizes; None where the eager model itself takes no input of these sizes."""
-        for sampler in self._samplers:
-            inputs = sampler.draw(sizes, seed)
-            try:
-                return self.on(inputs, sizes)
-            except REFUSED:
-                continue
+        for again in range(DRAWS):
+            for sampler in self._samplers:
+                inputs = sampler.draw(sizes, seed + 1000 * again)
+                try:
+                    return self.on(inputs, sizes)
+                except REFUSED:
+                    continue
         return None
 
     def cases(self, shapes: Sequence[Mapping[str, int]]) -> tuple[list[Case], list[dict[str, int]]]:
@@ -82,6 +83,10 @@ class Reference:
                     "input or the model itself fixes it. Name it in every input that has it, or leave it out of `axes`"
                 )
         return cases, refused
+
+    def example(self) -> list[np.ndarray]:
+        """The example inputs in order."""
+        return [tensor.numpy() for tensor in self._flat.inputs.example]
 
     def draw(self, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
         """Inputs of these sizes, by name."""
@@ -138,6 +143,9 @@ def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str
             shapes.append(dict(zip(ordered, [first, *between, second], strict=False)))
     return [*shapes, dict(traced)]
 
+
+DRAWS = 4
+"""How often to draw before sizes count as refused: a row of a mask may come out empty."""
 
 BATCHES = (1, 2, 7)
 LENGTHS = (1, 2, 13, 64)

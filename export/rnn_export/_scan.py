@@ -12,6 +12,9 @@ from torch.utils import _pytree as pytree
 
 from ._errors import ExportError
 
+WATCHERS: list[Callable[[Callable[[Any, Any], tuple[Any, Any]], Any, Any, bool], Any]] = []
+"""Called with what an eager scan is given, to note it; what they return is the step that is then run."""
+
 
 def scan(
     step: Callable[[Any, Any], tuple[Any, Any]], initial_state: Any, xs: Any, *, reverse: bool = False
@@ -50,6 +53,8 @@ def scan(
     if len(steps) > 1 or 0 in steps:
         raise ValueError(f"scan: the tensors in xs have {sorted(steps)} steps; expected one number of 1 or more")
     (length,) = steps
+    for watcher in WATCHERS:
+        step = watcher(step, initial_state, xs, reverse)
     state, outputs = initial_state, []
     for t in reversed(range(length)) if reverse else range(length):
         new, output = step(state, pytree.tree_map(lambda x, t=t: x[t], xs))

@@ -16,8 +16,8 @@ from typing import Any
 from rnn_runtime import InputError, Report, _golden
 from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST
 
-from ._capture import Captured
-from ._compare import bundle_tolerance
+from ._capture import Captured, Decision
+from ._quantize import Quantized
 from ._reference import Case
 from ._versions import versions
 
@@ -111,8 +111,10 @@ def seal(
     report: Report,
     refused: Sequence[Mapping[str, int]],
     golden: Sequence[Case],
-    tolerance: float | None,
+    tolerance: Mapping[str, float],
     operators: Mapping[str, int],
+    lacking: Mapping[str, str],
+    quantized: Quantized | None = None,
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
     cases = [
@@ -127,12 +129,27 @@ def seal(
         "files": files,
         "layers": [asdict(layer) for layer in captured.layers],
         "lifted": [slot.input for slot in captured.flat.lifted],
+        "kept": [slot.input for one in captured.flat.kept for slot in one.slots],
+        "lengths": [asdict(spec) for spec in captured.sampler.lengths],
+        "decisions": [_decision(decision) for decision in captured.decisions],
         "operators": dict(operators),
         "versions": versions(),
-        "tolerance": bundle_tolerance(golden, tolerance),
-        "verified": {**_verified(report), "refused_by_eager": list(refused)},
+        **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),
+        "tolerance": dict(tolerance),
+        "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "code": decision.place.text,
+        "file": Path(decision.place.file).name,
+        "line": decision.place.line,
+        "taken": decision.answer,
+        "check": decision.check,
+        "seen": sorted(decision.seen),
+    }
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from rnn_runtime import InputError, Report, Signature, _golden
+from rnn_runtime import InputError, LengthsSpec, Report, Signature, _golden
 from rnn_runtime._bundle import GOLDEN
 from rnn_runtime._bundle import Bundle as Sealed
+from rnn_runtime._verify import Progress, check_level, check_trial
 
-from . import _backends
 from ._alone import alone
 from ._capture import prepare, sequences
 from ._capture.axes import dynamic
 from ._capture.module import Flat
 from ._capture.sample import Sampler
-from ._compare import check_tolerance, compare
-from ._reference import Reference, grid
+from ._compare import check_tolerance
+from ._reference import Reference
+from ._suite import Suite
 
 
 def verify(
@@ -30,8 +32,19 @@ def verify(
     example_inputs: Any = None,
     device: str = "cpu",
     tolerance: float | None = None,
+    level: str = "default",
+    seed: int = 0,
+    only: str | None = None,
+    backend: str | None = None,
+    trial: Mapping[str, int] | None = None,
+    trace: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """Compare every artifact in `bundle` with the live eager `model`, over a grid of sizes.
+    """Hold every artifact in `bundle` against the live eager `model`, on every backend that is at hand.
+
+    First over a grid of sizes; then each property of docs/verification.md is tried, with what breaks it made as small
+    as it can be. Where a backend leaves eager PyTorch, the report names the first recurrent layer that does.
 
     Args:
         model: what the bundle should be equal to; it stays as it is.
@@ -41,6 +54,16 @@ def verify(
         device: where the artifacts run: "cpu", "cuda", "cuda:1". The yardstick, eager PyTorch in float64, runs on the
             CPU.
         tolerance: the largest absolute error, times the largest value where that is above 1; by dtype if None.
+        level: "quick" (fixed inputs alone, 1,000 steps of drift), "default" (25 inputs more for each property and
+            backend, 10,000 steps; about 40 s at most for a small model) or "full" (250 more, and every property on
+            every backend).
+        seed: of the search.
+        only: the one property to check.
+        backend: the one backend to check.
+        trial: the one trial of the property to make, as a report names it.
+        trace: look for where backends leave eager PyTorch though nothing failed.
+        command: what a command that reproduces a failure begins with.
+        progress: called with what is done now, how much is done, and how much there is.
 
     Returns:
         The report; `.passed` is the verdict.
@@ -48,14 +71,18 @@ def verify(
     Raises:
         BundleError: the bundle is damaged.
         ExportError, InputError: the model takes other inputs than the bundle, or gives other outputs.
+        InputError: there is no such level, property, backend or trial.
         DeviceError: the device cannot be had.
     """
     sealed = Sealed.open(Path(bundle))
     sealed.verify_files()
     signature = sealed.signature
     lifted = set(sealed.manifest.get("lifted", ()))
-    own = [spec for spec in signature.inputs if spec.name not in lifted]
+    kept = set(sealed.manifest.get("kept", ()))
+    own = [spec for spec in signature.inputs if spec.name not in lifted | kept]
     check_tolerance(tolerance)
+    check_level(level)
+    check_trial(trial, only)
     with alone(), torch.random.fork_rng(devices=[]):
         if example_inputs is None:
             golden = _golden.unpack(sealed.read(GOLDEN))[0].inputs
@@ -71,10 +98,26 @@ def verify(
         except InputError as error:
             raise InputError(f"{error}. Is this the model that {sealed.path} was exported from?") from None
         _require_alike(prepared.flat, signature)
-        reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example))
+        lengths = [LengthsSpec(**spec) for spec in sealed.manifest.get("lengths", ())]
+        reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example, lengths))
         over = sequences(signature, [str(layer["axis"]) for layer in sealed.manifest["layers"]])
-        cases, _ = reference.cases(grid(prepared.sizes, over))
-        return compare(cases, _backends.sealed(sealed, device), tolerance)
+        suite = Suite(
+            sealed,
+            reference,
+            prepared.sizes,
+            over,
+            device=device,
+            tolerance=tolerance,
+            level=level,
+            seed=seed,
+            only=only,
+            backend=backend,
+            trial=trial,
+            trace=trace,
+            command=command or f"rnn-export verify {sealed.path} TARGET",
+            progress=progress,
+        )
+        return suite.run()
 
 
 def _require_alike(flat: Flat, signature: Signature) -> None:

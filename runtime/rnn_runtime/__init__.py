@@ -25,10 +25,11 @@ from ._errors import (
 )
 from ._metrics import Percentiles, PoolMetrics
 from ._model import Model, load
-from ._report import Report, Row
+from ._report import Check, Divergence, Report, Row, Series
 from ._result import Result
 from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
 from ._stream import Stream
+from ._verify import verify
 
 if TYPE_CHECKING:
     from ._pool import PoolStream, StreamPool
@@ -37,8 +38,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "Check",
     "DependencyError",
     "DeviceError",
+    "Divergence",
     "Error",
     "InputError",
     "LengthsSpec",
@@ -52,6 +55,7 @@ __all__ = [
     "Report",
     "Result",
     "Row",
+    "Series",
     "Signature",
     "StateSpec",
     "Stream",
@@ -59,6 +63,7 @@ __all__ = [
     "StreamPool",
     "TensorSpec",
     "load",
+    "verify",
 ]
 
 

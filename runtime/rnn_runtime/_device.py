@@ -77,12 +77,12 @@ class Device:
             return
         driver, context = ctypes.CDLL(_DRIVER), ctypes.c_void_p()
         # ONNX Runtime and PyTorch share the device's primary context; a thread of the app may have none current yet.
-        status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), self.index) or driver.cuCtxPushCurrent_v2(
-            context
-        )
+        status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), self.index)
         if status == 0:
-            status = driver.cuCtxSynchronize()
-            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+            status = driver.cuCtxPushCurrent_v2(context)
+            if status == 0:
+                status = driver.cuCtxSynchronize()
+                driver.cuCtxPopCurrent_v2(ctypes.byref(context))
             driver.cuDevicePrimaryCtxRelease_v2(self.index)
         if status:
             raise DeviceError(f"the NVIDIA driver answers with error {status}: see whether nvidia-smi works")

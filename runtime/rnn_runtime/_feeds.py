@@ -47,17 +47,33 @@ def make(signature: Signature, inputs: object, state: object = None, lengths: ob
     _check_lengths(signature, arrays, sizes, problems)
     if not problems:  # what is left out can only be made from what fits
         _fill(signature, arrays, sizes, problems)
+    _refuse(problems)
+    return {spec.name: arrays[spec.name] for spec in signature.inputs}
+
+
+def gather(signature: Signature, inputs: object, state: object = None, lengths: object = None) -> dict[str, object]:
+    """All that was given, by the name of the graph input that it is for, unchecked but for the names and their number.
+
+    Raises:
+        InputError: a name is unknown or given twice, or there are too many inputs or too few.
+    """
+    problems: list[str] = []
+    given = _gather(signature, inputs, state, lengths, problems)
+    _refuse(problems)
+    return given
+
+
+def _refuse(problems: list[str]) -> None:
     if len(problems) > 1:
         raise InputError("\n- ".join([f"{len(problems)} problems with the inputs:", *problems]))
     if problems:
         raise InputError(problems[0])
-    return {spec.name: arrays[spec.name] for spec in signature.inputs}
 
 
 def _gather(
     signature: Signature, inputs: object, state: object, lengths: object, problems: list[str]
 ) -> dict[str, object]:
-    """All that was given, by the name of the graph input that it is for."""
+    """As `gather`, adding to `problems`."""
     data = tuple(spec.name for spec in signature.data_inputs)
     every = tuple(spec.name for spec in signature.inputs)
     states = tuple(spec.input for spec in signature.states)

@@ -76,6 +76,8 @@ def lengths(spec: LengthsSpec, values: NDArray[Any], size: int | None) -> list[s
         wrong = wrong | (values > size)
         limits = f"{spec.minimum} to {size}, the size of {spec.axis!r}"
     if not wrong.any():
+        if values.size and values.max() <= 0:
+            return [f"every one of {spec.input!r} is 0; one row at least has to have a step: leave an empty run out"]
         if spec.full and size is not None and values.size and values.max() < size:
             return [
                 f"the largest of {spec.input!r} is {values.max()}; this model needs one row that fills {spec.axis!r}, "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _external, _feeds, _fork, _guards, _options, _session, _values
@@ -48,8 +51,9 @@ def load(
         context: the part of an input that the model wants to see again before each chunk of a stream, such as
             {"input": {1: 64}}, the last 64 steps along dimension 1.
         nan: "propagate" gives NaN to the model, whose LSTM and GRU operators may make a number of it; "raise" refuses
-            inputs and states with one. An OrtValue is not looked at.
-        cuda_graph: on a GPU, have a stream's chunks of each shape captured as a CUDA graph and replayed.
+            inputs and given states with one. An OrtValue is not looked at.
+        cuda_graph: on a GPU, have a stream's NumPy chunks of each shape captured as a CUDA graph and replayed; runs of
+            the model then take turns.
 
     Raises:
         BundleError: the bundle or file is missing, damaged, of an unknown version, or points outside its folder.
@@ -76,7 +80,10 @@ def load(
         signature = _session.signature(session, states)
     _session.agree(session, signature)
     left, options = _options.read(signature, constants, context, nan)
-    return Model(left, str(target), where, session, bundle, target, options, buffers(options.constants, target))
+    # ONNX Runtime captures and replays CUDA graphs for one thread at a time.
+    gate = threading.Lock() if target.graph else nullcontext()
+    made = buffers(options.constants, target)
+    return Model(left, str(target), where, session, bundle, target, options, made, _gate=gate)
 
 
 def _size(model: bytes, folder: Path, external: list[str]) -> int:
@@ -118,6 +125,7 @@ class Model:
     _options: Options
     _constants: Buffers
     _loaded: int = field(default_factory=lambda: _fork.generation)
+    _gate: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
     def run(
         self,
@@ -144,9 +152,8 @@ class Model:
             Error: ONNX Runtime fails on inputs that do fit, or the process was forked since `load`.
         """
         _fork.check(self._loaded)
-        if _values.among(inputs) or (state and _values.among(state)):
-            given = _values.by_name(self.signature.data_inputs, inputs) | dict(state or {})
-            return Result(self.signature, self._run_values(given, lengths))
+        if _values.among(inputs) or (isinstance(state, Mapping) and _values.among(state)):
+            return Result(self.signature, self._run_values(inputs, state, lengths))
         feeds = _feeds.make(self.signature, inputs, state, lengths)
         if self._options.nan == "raise":
             _guards.refuse_nan(feeds)
@@ -156,27 +163,36 @@ class Model:
         """All outputs, from an array for every input that is not constant."""
         names = [spec.name for spec in self.signature.outputs]
         try:
-            arrays = self._session.run(names, feeds | self._options.constants, _session.apart(self._device))
+            with self._gate:
+                arrays = self._session.run(names, feeds | self._options.constants, _session.apart(self._device))
         except Exception as error:  # onnxruntime's errors have no base class but Exception
             raise _failed(error) from None
-        return dict(zip(names, arrays, strict=True))
+        # An output that is an input lies in the caller's memory.
+        return {name: a.copy() if name in feeds else a for name, a in zip(names, arrays, strict=True)}
 
-    def _run_values(self, given: Mapping[str, Any], lengths: object) -> dict[str, Any]:
-        """All outputs as OrtValues on the model's device, from inputs by name of which some are OrtValues."""
-        to_check, values = _values.split(given)
-        feeds = _feeds.make(self.signature, to_check, None, lengths)
+    def _run_values(self, inputs: Any, state: Any, lengths: object) -> dict[str, Any]:
+        """All outputs as OrtValues on the model's device, from inputs and states of which some are OrtValues."""
+        given = _feeds.gather(self.signature, inputs, state, lengths)
+        lengths_name = self.signature.lengths.input if self.signature.lengths else None
+        stand_ins, values = _values.split(given, lengths_name)
+        feeds = _feeds.make(self.signature, stand_ins)
+        if self._options.nan == "raise":
+            _guards.refuse_nan({name: array for name, array in feeds.items() if name not in values})
         binding, make = self._session.io_binding(), onnxruntime().OrtValue.ortvalue_from_numpy
-        for name, array in (feeds | self._options.constants).items():
+        for name, array in feeds.items():
             value = values[name] if name in values else make(array, self._device.kind, self._device.index)
             binding.bind_ortvalue_input(name, value)
+        for name, buffer in self._constants.items():
+            binding.bind_ortvalue_input(name, buffer.value)
         names = [spec.name for spec in self.signature.outputs]
         for name in names:
             binding.bind_output(name, self._device.kind, self._device.index)
-        self._device.synchronize()
         try:
-            self._session.run_with_iobinding(binding, _session.apart(self._device))
+            with self._gate:
+                self._device.synchronize()
+                self._session.run_with_iobinding(binding, _session.apart(self._device))
         except Exception as error:  # onnxruntime's errors have no base class but Exception
-            raise _failed(error) from None
+            raise error if isinstance(error, Error) else _failed(error) from None
         return dict(zip(names, binding.get_outputs(), strict=True))
 
     def stream(self, batch: int = 1, initial: Mapping[str, ArrayLike] | None = None) -> Stream:
@@ -197,13 +213,15 @@ class Model:
         Raises:
             BundleError: as `check`.
         """
-        return self._recorded()[1][0].inputs
+        case = self._recorded()[1][0]
+        return {name: array for name, array in case.inputs.items() if name not in self._options.constants}
 
     def check(self) -> Report:
         """Replay the inputs recorded at export, and compare with the recorded outputs.
 
         Raises:
             BundleError: this is a bare file, or its golden.npz is missing, damaged, or of another model.
+            InputError: a constant has another value than was recorded.
             MismatchError: an output leaves the bundle's tolerance; `.report` tells which.
         """
         bundle, cases = self._recorded()
@@ -226,8 +244,15 @@ class Model:
                 f"{self.path / GOLDEN} records {', '.join(sorted(case.outputs)) or 'no outputs'}; "
                 f"expected {', '.join(sorted(names))}: export the model again"
             )
+        constants = self._options.constants
+        for name in constants.keys() & case.inputs.keys():
+            if not np.array_equal(constants[name], case.inputs[name]):
+                raise InputError(
+                    f"{self.path / GOLDEN} records {name!r} with another value than the one it is held constant at: "
+                    "load the bundle without that constant to check it"
+                )
         try:
-            result = self.run(case.inputs)
+            result = self.run({name: array for name, array in case.inputs.items() if name not in constants})
         except InputError as error:
             raise BundleError(f"{self.path / GOLDEN} does not fit the model: {error}: export the model again") from None
         backend = f"onnxruntime-{Device.parse(self.device).kind}"

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _guards
 from ._errors import InputError
-from ._signature import Signature
+from ._signature import Signature, TensorSpec
 
 NAN = ("propagate", "raise")
 
@@ -56,12 +56,7 @@ def read(
     for name, value in (constants or {}).items():
         if name not in known:
             raise InputError(f"there is no input {name!r} to hold constant: the inputs are {', '.join(known)}")
-        # A plain 16000 has no dtype of its own, so it takes the graph's.
-        kind = None if hasattr(value, "dtype") else known[name].dtype
-        try:
-            arrays[name] = np.array(value, dtype=kind, order="C")
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"the constant {name!r} cannot be a {known[name]} ({error}): give such an array") from None
+        arrays[name] = _constant(known[name], value)
         if problems := _guards.tensor(known[name], arrays[name]):
             raise InputError("; ".join(problems))
     inputs = tuple(spec for spec in signature.inputs if spec.name not in arrays)
@@ -69,6 +64,20 @@ def read(
     if not left.data_inputs:
         raise InputError("every input is held constant: leave one for `run` and `push` to give")
     return left, Options(arrays, {name: _context(left, name, value) for name, value in (context or {}).items()}, nan)
+
+
+def _constant(spec: TensorSpec, value: object) -> NDArray[Any]:
+    """A plain 16000 has no dtype of its own, so it takes the graph's where that loses nothing."""
+    try:
+        given = np.array(value, order="C")
+        if hasattr(value, "dtype"):
+            return given
+        array = given.astype(spec.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"the constant {spec.name!r} cannot be a {spec} ({error}): give such an array") from None
+    if array.dtype.kind != "f" and not np.array_equal(array, given):
+        raise InputError(f"the constant {spec.name!r} is {value!r}, which {spec} cannot hold: give such an array")
+    return array
 
 
 def _context(signature: Signature, name: str, value: object) -> Context:

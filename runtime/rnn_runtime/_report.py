@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._statistics import Statistics
+
 VERSION = 1
-_SHOWN = 20
+"""Of the JSON that `Report.to_json` writes; docs/report.md describes it. Another meaning of a key raises it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Row:
         output: the name of the graph output.
         error, bound, where, passed, note: as in `Difference`.
         eager_error: eager PyTorch's own float32 error against its float64, where known: the scale to read `error` by.
+        statistics: more about the same difference; None where nothing can be counted.
     """
 
     backend: str
@@ -105,6 +109,7 @@ class Row:
     passed: bool
     eager_error: float | None = None
     note: str = ""
+    statistics: Statistics | None = None
 
     def place(self) -> str:
         """Where it is, as text: "output[0, 12, 3] at batch=2 sequence=13"."""
@@ -114,73 +119,195 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One property on one backend.
+
+    Attributes:
+        property: its name.
+        backend: "onnxruntime-cpu", "torchscript", ...
+        promise: what should hold, in a sentence.
+        verdict: "passed", "failed" or "skipped".
+        note: why it was skipped; what differs where that is no plain number.
+        trials: how many inputs were tried.
+        error, bound: the largest error, and what was allowed there.
+        where: of a failure, the output and index, or what was compared.
+        trial: of a failure, the smallest that fails: the size of each axis and the property's own numbers.
+        inputs: of a failure, the inputs of that trial as nested lists, where they are few.
+        command: of a failure, what reproduces it.
+        seconds: how long it took.
+    """
+
+    property: str
+    backend: str
+    promise: str
+    verdict: str
+    note: str = ""
+    trials: int = 0
+    error: float = 0.0
+    bound: float = 0.0
+    where: str = ""
+    trial: dict[str, int] | None = None
+    inputs: dict[str, Any] | None = None
+    command: str = ""
+    seconds: float = 0.0
+
+    def text(self) -> str:
+        """What was found, in a line."""
+        if self.verdict == "skipped":
+            return self.note
+        if self.verdict == "passed":
+            return f"{self.trials} trials, largest error {self.error:.2g}"
+        at = " ".join(f"{name}={value}" for name, value in (self.trial or {}).items())
+        size = f"error {self.error:.3g}, allowed {self.bound:.3g}" if math.isfinite(self.error) else ""
+        return f"{self.where} at {at}: {'; '.join(filter(None, [size, self.note]))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where a backend leaves the yardstick first.
+
+    Attributes:
+        backend: which; several that leave it at one place are listed with commas in a text.
+        place: "in" a recurrent layer, "before" it, or "after" the last.
+        module: the layer's path in the model, "" for the model itself; after the last, the name of an output.
+        operator: RNN, LSTM, GRU, Scan; "" after the last.
+        layer: the number of the layer in the module, from 0; None where only the module as a whole can be seen.
+        direction: "forward" or "backward"; "" where there is none.
+        step: the first time step that is off, in the order in which the direction reads them; None where there is none.
+        error: the largest there.
+        shape: the size of each axis of the input that it was found with.
+        reason: what explains it; "" where nothing known does.
+    """
+
+    backend: str
+    place: str
+    module: str
+    operator: str
+    layer: int | None
+    direction: str
+    step: int | None
+    error: float
+    shape: dict[str, int]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.place == "after":
+            where = f"after the last recurrent layer, in the output {self.module!r}"
+        else:
+            name = repr(self.module) if self.module else "the model itself"
+            before = "the input of " if self.place == "before" else ""
+            layer = "" if self.layer is None else f", layer {self.layer}"
+            direction = f", {self.direction} direction" if self.direction else ""
+            where = f"in {before}{name} ({self.operator}){layer}{direction}"
+        step = "" if self.step is None else f", at time step {self.step}"
+        sizes = " ".join(f"{axis}={size}" for axis, size in self.shape.items())
+        error = f"error {self.error:.3g}" if math.isfinite(self.error) else "no number to compare"
+        reason = f": {self.reason}" if self.reason else ""
+        leave = "leave" if ", " in self.backend else "leaves"
+        return f"{self.backend} first {leave} eager PyTorch {where}{step} ({error}, {sizes}){reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The error along a long sequence.
+
+    Attributes:
+        backend, output: whose.
+        steps: the first step of each stretch.
+        errors: the largest absolute error in the stretch that begins there.
+    """
+
+    backend: str
+    output: str
+    steps: tuple[int, ...]
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """The rows of a comparison; `str(report)` is a table.
+    """What a verification found; `str(report)` is a table.
 
     Attributes:
         rows: one per backend, shape and output.
+        checks: one per property and backend.
+        divergences: where backends leave the yardstick, where that was looked for.
+        series: the error along long sequences.
+        about: of what and with what: "bundle", "level", "seed", "seconds", "versions", "hardware" ...
     """
 
     rows: tuple[Row, ...]
+    checks: tuple[Check, ...] = ()
+    divergences: tuple[Divergence, ...] = ()
+    series: tuple[Series, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", tuple(self.rows))  # a list is welcome too
+        for name in ("rows", "checks", "divergences", "series"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is welcome too
 
     @property
     def passed(self) -> bool:
-        """Whether there are rows, and all of them pass: nothing compared is nothing shown."""
-        return bool(self.rows) and not self.failures
+        """Whether something was compared, and all of it passes: nothing compared is nothing shown."""
+        compared = bool(self.rows) or any(check.verdict == "passed" for check in self.checks)
+        return compared and not self.failures and not self.broken
 
     @property
     def failures(self) -> tuple[Row, ...]:
         """The rows that do not pass."""
         return tuple(row for row in self.rows if not row.passed)
 
+    @property
+    def broken(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if check.verdict == "failed")
+
     def to_json(self) -> str:
-        """One line of JSON with "version", "passed" and "rows"; an infinite error is the string "inf"."""
-        rows = [
-            {key: str(value) if isinstance(value, float) and not math.isfinite(value) else value for key, value in row}
-            for row in (asdict(row).items() for row in self.rows)
-        ]
-        return json.dumps({"version": VERSION, "passed": self.passed, "rows": rows}, allow_nan=False)
+        """One line of JSON, as docs/report.md describes it; a number that JSON has not is a string such as "inf"."""
+        content = {
+            "version": VERSION,
+            "passed": self.passed,
+            "about": dict(self.about),
+            "rows": [asdict(row) for row in self.rows],
+            "checks": [asdict(check) for check in self.checks],
+            "divergences": [{**asdict(found), "text": str(found)} for found in self.divergences],
+            "series": [asdict(series) for series in self.series],
+        }
+        return json.dumps(_plain(content), allow_nan=False)
+
+    def to_junit(self) -> str:
+        """JUnit XML for CI: a test suite for each backend, a test case for each shape and each property."""
+        from . import _junit
+
+        return _junit.write(self)
+
+    def to_html(self) -> str:
+        """One page of HTML that needs no network: the verdict, plots, versions and hardware.
+
+        Raises:
+            DependencyError: matplotlib is missing.
+        """
+        from . import _html
+
+        return _html.write(self)
+
+    def parts(self) -> list[list[tuple[str, ...]] | str]:
+        """What a terminal shows, in order: tables, whose first row is the head, and texts."""
+        from . import _text
+
+        return _text.parts(self)
 
     def __str__(self) -> str:
-        if not self.rows:
-            return "nothing was compared"
-        backends: dict[str, list[Row]] = {}
-        for row in self.rows:
-            backends.setdefault(row.backend, []).append(row)
-        head = ("backend", "shapes", "largest error", "where", "eager float32", "verdict")
-        lines = _table([head, *(_summary(backend, rows) for backend, rows in backends.items())])
-        if self.failures:
-            lines += ["", f"{len(self.failures)} of {len(self.rows)} comparisons failed:"]
-            lines += [f"  {_failure(row)}" for row in self.failures[:_SHOWN]]
-        if len(self.failures) > _SHOWN:
-            lines.append(f"  and {len(self.failures) - _SHOWN} more")
-        return "\n".join(lines)
+        from . import _text
+
+        return _text.plain(self)
 
 
-def _summary(backend: str, rows: list[Row]) -> tuple[str, ...]:
-    worst = max(rows, key=lambda row: row.error)
-    shapes = {tuple(row.shape.items()) for row in rows}
-    eager = [row.eager_error for row in rows if row.eager_error is not None]
-    failed = sum(not row.passed for row in rows)
-    return (
-        backend,
-        str(len(shapes)),
-        f"{worst.error:.2g}",
-        worst.place() if worst.error > 0 else "-",
-        f"{max(eager):.2g}" if eager else "-",
-        f"FAILED ({failed} of {len(rows)})" if failed else "passed",
-    )
-
-
-def _failure(row: Row) -> str:
-    note = f" ({row.note})" if row.note else ""
-    return f"{row.backend}: {row.place()}: error {row.error:.3g}, allowed {row.bound:.3g}{note}"
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _plain(value: Any) -> Any:
+    """The same for JSON: numbers that it has not as strings, tuples as lists."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

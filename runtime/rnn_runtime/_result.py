@@ -54,5 +54,8 @@ class Result(Mapping[str, NDArray[Any]]):
         return {state.input: self._arrays[state.output] for state in self._signature.states}
 
     def __repr__(self) -> str:
-        specs = (TensorSpec(name, str(array.dtype), array.shape) for name, array in self._arrays.items())
+        specs = (
+            TensorSpec(spec.name, spec.dtype, tuple(array.shape() if callable(array.shape) else array.shape))
+            for spec, array in zip(self._signature.outputs, self._arrays.values(), strict=True)
+        )
         return f"Result({', '.join(map(str, specs))})"

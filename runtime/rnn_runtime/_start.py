@@ -55,6 +55,11 @@ class Start:
         for name, (dimension, steps) in context.items():
             spec = signature.input(name)
             named = [d for d, a in enumerate(spec.axes) if isinstance(a, str) and d != dimension]
+            if len(named) > 1:
+                raise InputError(
+                    f"a context of {name!r} needs its other sizes, and {spec} leaves more open than the batch: put the "
+                    "steps before each chunk yourself"
+                )
             shape = [
                 steps if d == dimension else a if isinstance(a, int) else self.batch for d, a in enumerate(spec.axes)
             ]

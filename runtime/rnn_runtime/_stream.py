@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _feeds, _fork, _guards, _values
 from ._errors import Error, InputError
-from ._plan import Plan, buffers
+from ._plan import MOST_BYTES, Plan, Plans, buffers
 from ._result import Result
-from ._signature import TensorSpec
+from ._signature import Signature, TensorSpec
 from ._start import Start
 from ._tails import Tails
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ._model import Model
 
 Arrays = dict[str, NDArray[Any]]
-
-_PLANS = 64  # shapes of chunks that are remembered; each that came twice has buffers of its own
 
 
 class Stream:
@@ -36,24 +34,32 @@ class Stream:
     """
 
     def __init__(self, model: Model, batch: int = 1, initial: Mapping[str, ArrayLike] | None = None) -> None:
+        _fork.check(model._loaded)
         self._model = model
         self._signature = model.signature
+        self._nan = model._options.nan == "raise"
         self._start = Start(model.signature, model._options.context, batch, initial)
+        if self._nan:
+            _guards.refuse_nan(self._start.states)
         self.batch = self._start.batch
         first, second = (buffers(self._start.states, model._device) for _ in range(2))
         self._states = (first, second)
         self._tails = Tails(model._options.context, self._start.tails)
         self._current = 0
-        data = model.signature.data_inputs
+        self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in model.signature.data_inputs}
         # Where a chunk is one array, its shape alone tells how to run it.
-        self._only = data[0].name if len(data) == 1 and model.signature.lengths is None else None
-        self._plans: dict[Any, Plan | None] = {}
+        self._only = next(iter(self._dtypes)) if len(self._dtypes) == 1 and model.signature.lengths is None else None
+        self._dtype = next(iter(self._dtypes.values()))
+        self._counted = _counted(model.signature)
+        # An output that is an input under the same name is never written to a buffer of its own.
+        names = {spec.name for spec in model.signature.inputs} | model._options.constants.keys()
+        self._plannable = names.isdisjoint(spec.name for spec in model.signature.outputs)
+        self._plans = Plans()
         self._last: Plan | None = None
         self._shape: tuple[int, ...] | None = None  # of the chunks that `_last` is for, where nothing is left to check
-        self._dtype = np.dtype(data[0].dtype)
         self._loaded = model._loaded
         self._lock = threading.Lock()
-        self._order: Any = None
+        self._order: tuple[Any, Any] = (None, None)  # an event loop, and the asyncio.Lock that is bound to it
 
     def push(
         self, chunk: ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike], lengths: ArrayLike | None = None
@@ -71,13 +77,14 @@ class Stream:
             InputError: the chunk does not fit; the state stays as it was.
             Error: ONNX Runtime fails, or the process was forked since `load`; the state stays as it was.
         """
+        if self._loaded != _fork.generation:  # before the lock, which another thread may have held at the fork
+            _fork.check(self._loaded)
         with self._lock:
             if (
                 type(chunk) is np.ndarray
                 and chunk.shape == self._shape
                 and chunk.dtype is self._dtype
                 and lengths is None
-                and self._loaded == _fork.generation
             ):
                 plan: Any = self._last
                 plan.put(chunk)
@@ -87,9 +94,10 @@ class Stream:
                 except Exception as error:  # onnxruntime's errors have no base class but Exception
                     if plan.certain:
                         raise _failed(error) from None
-                    return self._push(chunk, lengths)
+                    return self._push(chunk, lengths)  # the outputs may have another size this time
+                arrays = turn.results()
                 self._current ^= 1
-                return Result(self._signature, turn.results())
+                return Result(self._signature, arrays)
             return self._push(chunk, lengths)
 
     async def push_async(
@@ -97,78 +105,116 @@ class Stream:
     ) -> Result:
         """`push` for asyncio: runs in the loop's default executor, and the loop goes on meanwhile.
 
-        The pushes of one stream run in the order in which they were awaited. One that is cancelled while it runs moves
-        the state all the same.
+        The pushes of one stream run in the order in which they were awaited, each on a copy of its chunk as it was
+        then. One that is cancelled while it runs moves the state all the same.
 
         Raises:
             InputError, Error: as `push`.
         """
         import asyncio  # half of what importing rnn_runtime would cost
 
-        self._order = self._order or asyncio.Lock()
-        async with self._order:
-            return await asyncio.get_running_loop().run_in_executor(None, self.push, chunk, lengths)
+        chunk, loop = _copied(chunk), asyncio.get_running_loop()
+        if self._order[0] is not loop:
+            self._order = (loop, asyncio.Lock())
+        async with self._order[1]:
+            return await loop.run_in_executor(None, self.push, chunk, lengths)
 
     def _push(self, chunk: Any, lengths: Any) -> Result:
-        """A push of which nothing is known yet."""
-        _fork.check(self._loaded)
+        """A push of which nothing is known yet. The state moves last, when nothing can fail any more."""
         self._shape = None
         if _values.among(chunk):
             return self._push_values(chunk, lengths)
-        inputs, key = self._inputs(chunk, lengths)
-        if self._model._options.nan == "raise":
-            _guards.refuse_nan(inputs)
-        plan = self._plans.get(key)
-        arrays = self._plainly(inputs) if plan is None else self._bound(plan, inputs)
-        self._tails.keep(inputs)
+        inputs, shapes = self._inputs(chunk, lengths)
+        if self._nan:
+            _guards.refuse_nan(self._tails.without(inputs))
+        plan = self._plans.get(shapes)
         if plan is None:
-            self._remember(key, inputs, arrays)
-        elif self._only and not self._tails and plan.fixed and self._model._options.nan != "raise":
-            self._last, self._shape = plan, inputs[self._only].shape
+            arrays = self._plainly(inputs)
+            # Many shapes come once; what comes again gets buffers, if it is not so large that copies are what counts.
+            size = sum(array.nbytes for array in (*inputs.values(), *arrays.values()))
+            if self._plannable and shapes in self._plans and size <= MOST_BYTES:
+                self._plans.add(shapes, Plan(self._model, inputs, self._states, arrays))
+            self._plans.note(shapes)
+        else:
+            arrays = self._bound(plan, inputs)
+            if self._only and not self._tails and plan.fixed and not self._nan:
+                self._last, self._shape = plan, inputs[self._only].shape
+        self._tails.keep(inputs)
+        self._current ^= 1
         return Result(self._signature, arrays)
 
     def _push_values(self, chunk: Any, lengths: Any) -> Result:
-        """A push of OrtValues: the outputs are OrtValues too, and nothing passes through the host."""
+        """A push of OrtValues: the outputs are OrtValues too, and on a GPU nothing passes through the host."""
         if self._tails:
             raise InputError("a stream that keeps a context of its input takes NumPy arrays: give such a chunk")
-        given = _values.by_name(self._signature.data_inputs, chunk)
         now, later = self._states[self._current], self._states[1 - self._current]
-        outputs = self._model._run_values(given | {name: buffer.value for name, buffer in now.items()}, lengths)
+        states = {name: buffer.value for name, buffer in now.items()}
+        outputs = self._model._run_values(chunk, states, lengths)
+        self._require_shapes({pair.output: tuple(outputs[pair.output].shape()) for pair in self._signature.states})
         for pair in self._signature.states:
-            later[pair.input].value.update_inplace(outputs[pair.output])
+            later[pair.input].take(outputs[pair.output])
         self._current ^= 1
         return Result(self._signature, outputs)
 
     def _inputs(self, chunk: Any, lengths: Any) -> tuple[Arrays, Any]:
-        """The checked arrays for all inputs but states, and what tells their shapes apart."""
-        data = self._only
-        known = data is not None and type(chunk) is np.ndarray and lengths is None and chunk.dtype is self._dtype
-        if self._tails:
-            chunk = self._tails.join(_values.by_name(self._signature.data_inputs, chunk))
-        only = chunk[data] if known and self._tails else chunk
-        if data is not None and known and only.shape in self._plans:
-            return {data: only}, only.shape
-        feeds = _feeds.make(self._signature, chunk, self._start.states, lengths)
+        """The checked arrays for all inputs but states, and the shapes of the data inputs."""
+        quick = self._quick(chunk)
+        if quick is not None and (lengths is None or self._signature.lengths is not None):
+            joined = self._tails.join(quick)
+            shapes = tuple([array.shape for array in joined.values()])
+            if shapes in self._plans:  # then dtypes, ranks and sizes have been found good
+                if self._signature.lengths is None:
+                    return joined, shapes
+                if (steps := self._quick_lengths(joined, lengths)) is not None:
+                    return {**joined, self._signature.lengths.input: steps}, shapes
+        given = self._tails.join(_feeds.gather(self._signature, chunk)) if self._tails else chunk
+        feeds = _feeds.make(self._signature, given, self._start.states, lengths)
         arrays = {name: array for name, array in feeds.items() if name not in self._start.states}
-        return arrays, arrays[data].shape if data else tuple(array.shape for array in arrays.values())
+        return arrays, tuple([arrays[name].shape for name in self._dtypes])
+
+    def _quick(self, chunk: Any) -> Arrays | None:
+        """The data inputs by name where all are NumPy arrays of the right dtype, else None."""
+        if isinstance(chunk, Mapping):
+            if chunk.keys() != self._dtypes.keys():
+                return None
+            chunk = tuple([chunk[name] for name in self._dtypes])
+        elif type(chunk) is np.ndarray:
+            chunk = (chunk,)
+        if not isinstance(chunk, tuple) or len(chunk) != len(self._dtypes):
+            return None
+        for array, dtype in zip(chunk, self._dtypes.values(), strict=True):
+            if type(array) is not np.ndarray or array.dtype is not dtype:
+                return None
+        return dict(zip(self._dtypes, chunk, strict=True))
+
+    def _quick_lengths(self, inputs: Arrays, lengths: Any) -> NDArray[Any] | None:
+        """Lengths for inputs of known shapes, of which the values alone are left to check; None where more is."""
+        spec = self._signature.lengths
+        assert spec is not None
+        if self._counted is None:
+            return None
+        name, dimension = self._counted
+        size = inputs[name].shape[dimension]
+        if lengths is None:
+            return np.full(self.batch, size, self._signature.input(spec.input).dtype)
+        array = np.asarray(lengths)
+        if array.dtype.kind not in "iu" or array.shape != (self.batch,):
+            return None
+        if problems := _guards.lengths(spec, array, size):
+            raise InputError("; ".join(problems))
+        return array.astype(self._signature.input(spec.input).dtype)
 
     def _plainly(self, inputs: Arrays) -> Arrays:
-        """All outputs, from a run without buffers; the other state is then the current one."""
+        """All outputs from a run without buffers; the next state is then in the other buffers."""
         states = {name: buffer.get() for name, buffer in self._states[self._current].items()}
         arrays = self._model._run({**inputs, **states})
-        later = self._states[1 - self._current]
+        self._require_shapes({pair.output: arrays[pair.output].shape for pair in self._signature.states})
         for pair in self._signature.states:
-            if arrays[pair.output].shape != states[pair.input].shape:
-                raise Error(
-                    f"the state {pair.input!r} went in with shape {states[pair.input].shape} and came out of "
-                    f"{pair.output!r} with {arrays[pair.output].shape}: carry it with `run`"
-                )
-        for pair in self._signature.states:
-            later[pair.input].put(arrays[pair.output])
-        self._current ^= 1
+            self._states[1 - self._current][pair.input].put(arrays[pair.output])
         return arrays
 
     def _bound(self, plan: Plan, inputs: Arrays) -> Arrays:
+        """As `_plainly`, through the buffers of a plan."""
         plan.fill(inputs)
         turn = plan.turns[self._current]
         try:
@@ -180,17 +226,16 @@ class Stream:
             arrays = self._plainly(inputs)
             plan.loosen()
             return arrays
-        self._current ^= 1
         return turn.results()
 
-    def _remember(self, key: Any, inputs: Arrays, outputs: Arrays) -> None:
-        """Note a shape the first time, and make its plan the second time: many come once."""
-        if key in self._plans:
-            self._plans[key] = Plan(self._model, inputs, self._states, outputs)
-            return
-        if len(self._plans) >= _PLANS:
-            self._plans.pop(next(iter(self._plans)))
-        self._plans[key] = None
+    def _require_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        for pair in self._signature.states:
+            before = self._start.states[pair.input].shape
+            if shapes[pair.output] != before:
+                raise Error(
+                    f"the state {pair.input!r} went in with shape {before} and came out of {pair.output!r} with "
+                    f"{shapes[pair.output]}: carry it with `run`"
+                )
 
     @property
     def state(self) -> Arrays:
@@ -198,11 +243,13 @@ class Stream:
 
         Where the model keeps a context of an input, its last steps are in it too, under the name of that input.
         """
+        _fork.check(self._loaded)
         with self._lock:
             return self._copies()
 
     @state.setter
     def state(self, value: Mapping[str, ArrayLike]) -> None:
+        _fork.check(self._loaded)
         arrays = {}
         templates = self._start.states | self._start.tails
         known = ", ".join(templates)
@@ -215,6 +262,8 @@ class Stream:
             problems += _guards.tensor(TensorSpec(name, str(template.dtype), template.shape), arrays[name])
         if problems:
             raise InputError("; ".join(problems))
+        if self._nan:
+            _guards.refuse_nan(arrays)
         with self._lock:
             self._set(arrays)
 
@@ -235,12 +284,13 @@ class Stream:
         Raises:
             InputError: a row is not in the batch.
         """
+        _fork.check(self._loaded)
         start = self._start.states | self._start.tails
+        index = None if rows is None else self._rows(rows)
         with self._lock:
-            if rows is None:
+            if index is None:
                 self._set(start)
                 return
-            index = self._rows(rows)
             now = self._copies()
             for name, array in now.items():
                 if (dimension := self._start.rows[name]) is not None:
@@ -260,9 +310,26 @@ class Stream:
 
     def fork(self) -> Stream:
         """A second stream that goes on from this one's state, and leaves this one alone."""
+        state = self.state
         other = Stream(self._model, self.batch, self._start.given)
-        other.state = self.state
+        other._set(state)
         return other
+
+
+def _counted(signature: Signature) -> tuple[str, int] | None:
+    """The data input and the dimension of it that lengths count along."""
+    axis = signature.lengths and signature.lengths.axis
+    places = ((spec.name, spec.axes.index(axis)) for spec in signature.data_inputs if axis in spec.axes)
+    return next(places, None)
+
+
+def _copied(chunk: Any) -> Any:
+    """The chunk with its NumPy arrays copied: who pushed it may write into them before it is run."""
+    if isinstance(chunk, np.ndarray):
+        return chunk.copy()
+    if isinstance(chunk, Mapping):
+        return {name: _copied(value) for name, value in chunk.items()}
+    return type(chunk)(map(_copied, chunk)) if type(chunk) in (tuple, list) else chunk
 
 
 def _failed(error: Exception) -> Error:

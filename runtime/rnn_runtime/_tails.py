@@ -34,6 +34,8 @@ class Tails:
         Raises:
             InputError: a chunk has no step, or its other sizes are not those of what was kept.
         """
+        if not self._context:
+            return dict(inputs)
         joined = dict(inputs)
         for name, (dimension, _) in self._context.items():
             if name not in inputs:
@@ -51,6 +53,15 @@ class Tails:
                 )
             joined[name] = np.concatenate([tail, chunk], axis=dimension)
         return joined
+
+    def without(self, joined: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What `join` was given, from what it made."""
+        return {
+            name: array[(slice(None),) * self._context[name].dimension + (slice(self._context[name].steps, None),)]
+            if name in self._context
+            else array
+            for name, array in joined.items()
+        }
 
     def keep(self, joined: Mapping[str, NDArray[Any]]) -> None:
         """Keep the end of what `join` made, once the run over it is done."""

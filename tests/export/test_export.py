@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnn_runtime
-from rnn_export import ExportError, InputError, MismatchError, _export, export
+from rnn_export import ExportError, InputError, MismatchError, _export, export, verify
 from rnn_export._lower import fused, scan
 
 X = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
@@ -566,8 +566,9 @@ class Remembers(nn.Module):
     def __init__(self, how):
         super().__init__()
         self.how, self.gru = how, nn.GRU(5, 4, batch_first=True)
-        self.register_buffer("h", torch.zeros(1, 3, 4))
-        self.mean, self.count = None, 0
+        self.register_buffer("h", torch.zeros(1, 3, 4) if how in ("buffer", "attribute") else None)
+        self.mean, self.count, self.pair = None, 0, None
+        self.lstm = nn.LSTM(5, 4, batch_first=True)
 
     def forward(self, x):
         match self.how:
@@ -575,7 +576,18 @@ class Remembers(nn.Module):
                 y, h = self.gru(x, self.h)
                 self.h.copy_(h)
                 return y
-            case "attribute":
+            case "attribute" | "none first":
+                y, self.h = self.gru(x, self.h)
+                return y
+            case "pair":
+                if self.pair is None or self.pair[0].size(1) != x.size(0):
+                    self.pair = (x.new_zeros(1, x.size(0), 4), x.new_zeros(1, x.size(0), 4))
+                y, state = self.lstm(x, self.pair)
+                self.pair = tuple(part.detach() for part in state)
+                return y
+            case "not zeros":
+                if self.h is None:
+                    self.h = x.new_ones(1, x.size(0), 4)
                 y, self.h = self.gru(x, self.h)
                 return y
             case "first call":
@@ -591,16 +603,36 @@ class Remembers(nn.Module):
                 return y
 
 
+@pytest.mark.parametrize("how", ["buffer", "attribute", "none first", "pair"])
+@pytest.mark.parametrize("state", ["auto", "lift"])
+def test_state_that_a_model_keeps_becomes_a_named_pair(tmp_path, how, state):
+    model = Remembers(how).eval()
+    bundle = export(model, X, tmp_path / "bundle", axes=AXES, state=state)
+    names = ["pair_0", "pair_1"] if how == "pair" else ["h"]
+    assert [(pair.input, pair.output) for pair in bundle.signature.states] == [(name, f"{name}_n") for name in names]
+    assert bundle.signature.input(names[0]).axes == (1, "batch", 4)
+    assert not model.h.any() if how in ("buffer", "attribute") else model.h is None
+    assert verify(model, bundle).passed
+    runtime, first, second = rnn_runtime.load(bundle), X[:, :2], X[:, 2:]
+    with torch.no_grad():
+        wanted = [model(first), model(second)]
+    result = runtime.run(first.numpy())
+    np.testing.assert_allclose(result[0], wanted[0], atol=1e-6)
+    np.testing.assert_allclose(runtime.run(second.numpy(), state=result.state)[0], wanted[1], atol=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("how", "kept"), [("buffer", "h"), ("attribute", "h"), ("first call", "mean"), ("counter", "count")]
+    ("how", "kept"),
+    [("first call", "mean"), ("counter", "count"), ("not zeros", "h"), ("buffer", "h")],
 )
 @pytest.mark.parametrize("formats", [["onnx"], ["torchscript"]], ids=str)
 def test_state_that_a_model_keeps_to_itself_is_never_dropped_in_silence(tmp_path, how, kept, formats):
     model = Remembers(how)
+    state = "none" if how == "buffer" else "auto"
     with pytest.raises(ExportError, match=f"changes the next one: it keeps .*{kept}.* between calls"):
-        export(model, X, tmp_path / "bundle", axes=AXES, formats=formats)
+        export(model, X, tmp_path / "bundle", axes=AXES, formats=formats, state=state)
     assert names(tmp_path) == []
-    assert not model.h.any() and model.mean is None and model.count == 0
+    assert (model.h is None or not model.h.any()) and model.mean is None and model.count == 0
 
 
 def test_an_attribute_that_each_call_sets_anew_is_no_state(tmp_path):
@@ -666,14 +698,23 @@ def test_lengths_that_all_end_before_the_padding_are_refused_where_eager_refuses
         runtime.run(X.numpy(), lengths=[3, 5, 1])
 
 
-def test_lengths_from_two_inputs_are_refused(tmp_path):
+@pytest.mark.parametrize("named", [None, "k"])
+def test_lengths_from_two_inputs_are_both_followed(tmp_path, eager64, named):
     class Two(Packed):
         def forward(self, x, n, k):
             return super().forward(x, n)[0], super().forward(x, k)[0]
 
+    model = Two().eval()
     inputs = (X, torch.tensor([6, 4, 2]), torch.tensor([5, 6, 1]))
-    with pytest.raises(ExportError, match=r"packed by 2 inputs, \['n', 'k'\]"):
-        export(Two(), inputs, tmp_path / "b", axes={**AXES, "n": {0: "batch"}, "k": {0: "batch"}})
+    axes = {**AXES, "n": {0: "batch"}, "k": {0: "batch"}}
+    bundle = export(model, inputs, tmp_path / "b", axes=axes, lengths=named)
+    assert bundle.signature.lengths == rnn_runtime.LengthsSpec(named or "n", "sequence")
+    assert [spec.axes[1] for spec in bundle.signature.outputs] == ["max(n)", "max(k)"]
+    assert verify(model, bundle).passed
+    x, n, k = torch.randn(2, 9, 5), torch.tensor([3, 7]), torch.tensor([9, 1])
+    result = rnn_runtime.load(bundle).run({"x": x.numpy(), "n": n.numpy(), "k": k.numpy()})
+    for got, want in zip(result.values(), eager64(model, x, n, k), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_lengths_without_a_batch_axis_are_named(tmp_path):

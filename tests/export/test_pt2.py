@@ -51,4 +51,4 @@ def test_a_bundle_with_it_verifies(tmp_path):
     bundle = export(path=tmp_path / "bundle", formats=["onnx", "pt2"], **built_in.export_arguments())
     report = verify(built_in.model(), bundle)
     assert report.passed
-    assert {row.backend for row in report.rows} == {"eager", "torch.export", "onnxruntime-cpu"}
+    assert {"eager", "torch.export", "onnxruntime-cpu"} <= {row.backend for row in report.rows}

@@ -14,24 +14,24 @@ from rnn_export import BundleError, DeviceError, ExportError, InputError, export
 
 @pytest.mark.parametrize("name", [n for n in rnn_models.names() if rnn_models.get(n).formats is None])
 def test_a_bundle_verifies_against_its_own_model(bundles, name):
-    report = verify(rnn_models.get(name).model(), bundles[name])
-    assert report.passed
-    assert {row.backend for row in report.rows} == {"eager", "torchscript", "onnxruntime-cpu"}
+    report = verify(rnn_models.get(name).model(), bundles[name], level="quick")
+    assert report.passed, str(report)
+    assert {row.backend for row in report.rows} >= {"eager", "torchscript", "onnxruntime-cpu", "onnxruntime-cpu-none"}
     assert len({tuple(row.shape.items()) for row in report.rows}) >= 12
 
 
 def test_other_weights_fail_on_every_backend_and_the_eager_row_stays(bundles):
     torch.manual_seed(1)
-    report = verify(nn.RNN(4, 2), bundles["hello"])
+    report = verify(nn.RNN(4, 2), bundles["hello"], level="quick")
     assert not report.passed
-    assert {row.backend for row in report.failures} == {"torchscript", "onnxruntime-cpu"}
+    assert {row.backend for row in report.failures} == {row.backend for row in report.rows} - {"eager"}
     assert "FAILED" in str(report)
 
 
 def test_a_tolerance_of_ones_own_is_used(bundles, monkeypatch):
     monkeypatch.setattr("rnn_export._compare.EAGER_FACTOR", 0)
-    assert not verify(rnn_models.hello(), bundles["hello"], tolerance=1e-12).passed
-    assert verify(rnn_models.hello(), bundles["hello"], tolerance=1e-5).passed
+    assert not verify(rnn_models.hello(), bundles["hello"], tolerance=1e-12, level="quick").passed
+    assert verify(rnn_models.hello(), bundles["hello"], tolerance=1e-5, level="quick").passed
 
 
 def test_another_model_is_an_error(bundles):
@@ -55,7 +55,7 @@ def test_nested_arguments_are_given_as_they_were_exported(tmp_path):
     model = Nested()
     axes = {"x": {0: "sequence", 1: "batch"}, "h_0": {1: "batch"}, "c_0": {1: "batch"}}
     bundle = export(model, example, tmp_path / "bundle", axes=axes)
-    assert verify(model, bundle, example_inputs=example).passed
+    assert verify(model, bundle, example_inputs=example, level="quick").passed
     with pytest.raises(ExportError, match="does not take the example inputs"):
         verify(model, bundle)
 

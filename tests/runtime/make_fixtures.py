@@ -203,6 +203,32 @@ def peeks() -> onnx.ModelProto:
     return with_signature(made, PACKED)
 
 
+def echo() -> onnx.ModelProto:
+    """A graph that gives its own input back beside a running sum: x (2,), s (2,) -> x, s_next = s + x."""
+    x, s = TensorSpec("x", "float32", (2,)), TensorSpec("s", "float32", (2,))
+    signature = Signature((x, s), (x, TensorSpec("s_next", "float32", (2,))))
+    return model([helper.make_node("Add", ["s", "x"], ["s_next"])], signature, {})
+
+
+def turned() -> onnx.ModelProto:
+    """A state that comes out transposed: x (1,), s (2, 3) -> s_next (3, 2)."""
+    x, s = TensorSpec("x", "float32", (1,)), TensorSpec("s", "float32", ("a", 3))
+    nodes = [helper.make_node("Add", ["s", "x"], ["t"]), helper.make_node("Transpose", ["t"], ["s_next"], perm=[1, 0])]
+    return model(nodes, Signature((x, s), (TensorSpec("s_next", "float32", (3, "a")),)), {})
+
+
+def features() -> onnx.ModelProto:
+    """Frames whose width is open too: x (batch, time, feature), s (batch, 1) -> s_next = s + mean of x."""
+    x, s = TensorSpec("x", "float32", ("batch", "time", "feature")), TensorSpec("s", "float32", ("batch", 1))
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2], keepdims=0),
+        helper.make_node("Unsqueeze", ["m", "last"], ["column"]),
+        helper.make_node("Add", ["s", "column"], ["s_next"]),
+    ]
+    signature = Signature((x, s), (TensorSpec("s_next", "float32", ("batch", 1)),))
+    return model(nodes, signature, {"last": np.array([1], np.int64)})
+
+
 def write(folder: Path) -> None:
     (folder / "external").mkdir(parents=True, exist_ok=True)
     onnx.save(with_signature(rnn(RNN), RNN), folder / "rnn.onnx")
@@ -211,6 +237,9 @@ def write(folder: Path) -> None:
     onnx.save(voice(), folder / "voice.onnx")
     onnx.save(ids(), folder / "ids.onnx")
     onnx.save(two_states(), folder / "two_states.onnx")
+    onnx.save(echo(), folder / "echo.onnx")
+    onnx.save(turned(), folder / "turned.onnx")
+    onnx.save(features(), folder / "features.onnx")
     onnx.save(words(), folder / "words.onnx")
     onnx.save(peeks(), folder / "peeks.onnx")
     external = with_signature(rnn(RNN), RNN)

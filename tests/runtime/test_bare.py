@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rnn_runtime import InputError, Model
+from rnn_runtime._golden import Case, pack
 from rnn_runtime._model import load
 
 STATES = {"state": "stateN"}
@@ -85,6 +86,7 @@ def test_a_chunk_that_does_not_fit_its_context_is_refused(files: Path, chunk: np
         ({"constants": {"rate": 1}}, "no input 'rate' to hold constant"),
         ({"constants": {"sr": "fast"}}, "the constant 'sr' cannot be a sr: int64"),
         ({"constants": {"sr": np.float32(1)}}, "'sr' has dtype float32; the model takes int64"),
+        ({"constants": {"sr": 2.9}}, "the constant 'sr' is 2.9, which sr: int64"),
         ({"constants": {"sr": [1, 2]}}, "'sr' has 1 dimensions"),
         (
             {"states": STATES, "constants": {"sr": 1, "input": np.zeros((1, 2), np.float32)}},
@@ -107,6 +109,31 @@ def test_states_are_told_once(files: Path, bundle: Path) -> None:
     for path, text in ((files / "rnn.onnx", "its own metadata|own metadata tells"), (bundle, "tells its own states")):
         with pytest.raises(InputError, match=text):
             load(path, states={"h_0": "h_n"})
+
+
+def test_a_context_with_more_open_sizes_is_refused(files: Path) -> None:
+    model = load(files / "features.onnx", states={"s": "s_next"}, context={"x": {1: 2}})
+    with pytest.raises(InputError, match="leaves more open than the batch"):
+        model.stream()
+
+
+def test_a_tuple_with_a_chunk_too_many_is_refused(files: Path) -> None:
+    model = load(files / "voice.onnx", states=STATES, constants={"sr": 2}, context={"input": {1: 2}})
+    x = np.ones((1, 4), np.float32)
+    with pytest.raises(InputError, match="2 inputs were given; the model takes 1"):
+        model.stream().push((x, x))
+
+
+def test_a_bundle_is_checked_with_its_constants(files: Path, tmp_path: Path, reseal: Callable) -> None:
+    a, b = np.ones((3, 2), np.float32), np.full((3, 2), 4)
+    (tmp_path / "model.onnx").write_bytes((files / "two_inputs.onnx").read_bytes())
+    (tmp_path / "golden.npz").write_bytes(pack([Case({"a": a, "b": b}, {"difference": a - np.float32(4)})]))
+    reseal(tmp_path, signature=load(files / "two_inputs.onnx").signature)
+    model = load(tmp_path, constants={"b": b})
+    assert model.check().passed
+    assert model.example().keys() == {"a"}
+    with pytest.raises(InputError, match="records 'b' with another value"):
+        load(tmp_path, constants={"b": b + 1}).check()
 
 
 def test_lengths_leave_no_room_for_a_context(files: Path) -> None:

@@ -141,6 +141,7 @@ def test_json_is_strict_and_versioned() -> None:
     assert data["rows"][0] == {
         "backend": "onnxruntime-cpu", "shape": {"batch": 2, "sequence": 13}, "output": "output", "error": 1e-7,
         "bound": 1e-5, "where": [1, 2], "passed": True, "eager_error": None, "note": "",
+        "statistics": None,
     }  # fmt: skip
     assert data["rows"][1]["error"] == "inf"
     assert report.failures == (report.rows[1],)

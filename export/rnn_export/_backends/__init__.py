@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -13,18 +13,43 @@ from rnn_runtime._bundle import ONNX, PT2, TORCHSCRIPT, Bundle
 Arrays = dict[str, np.ndarray]
 
 
-class Backend(Protocol):
+class Backend:
     """One way of running an exported model.
 
     Attributes:
         name: as the report shows it, such as "onnxruntime-cpu".
+        aside: a second opinion on values, which other properties are asked of at level "full" alone.
+        shared: any number of threads may run it at once.
+        omits: it runs without the states too.
+        folder, device: what rnn_runtime loads, where that is what runs.
+        threaded: the same on another number of threads.
+        time_major: what `calls` gives has the steps first, whatever the model's own layers have.
     """
 
     name: str
+    aside: bool = False
+    shared: bool = False
+    omits: bool = False
+    folder: Path | None = None
+    device: str = "cpu"
+    time_major: bool = False
+    threaded: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name, from all inputs by name, states and lengths included."""
-        ...
+        raise NotImplementedError
+
+    def over(self, model: bytes, folder: Path) -> Callable[[Mapping[str, np.ndarray]], Arrays] | None:
+        """The same engine over another ONNX graph, whose external data lies in `folder`; None where it runs none."""
+        return None
+
+    def calls(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray] | None:
+        """The first result of each recurrent call inside, in order; None where they cannot be seen."""
+        return None
+
+
+class LeftOut(Exception):
+    """A backend cannot be had here, or cannot run this graph; the text says why and what to do."""
 
 
 def found(folder: Path) -> list[Backend]:
@@ -41,6 +66,25 @@ def sealed(bundle: Bundle, device: str) -> list[Backend]:
         DeviceError: the device cannot be had.
     """
     return _backends(bundle.files, bundle.read, bundle.path, device)
+
+
+OTHERS = ("onnxruntime_levels", "onnxruntime_cuda", "onnx_reference", "openvino")
+"""Modules of further backends for a bundle's graph. Each has NAME, and `backends(bundle)`, which raises LeftOut."""
+
+
+def others(bundle: Bundle) -> tuple[list[Backend], dict[str, str]]:
+    """Further backends on which the graph of a bundle runs, and why others are left out, by name."""
+    if ONNX not in bundle.files:
+        return [], {}
+    have: list[Backend] = []
+    reasons: dict[str, str] = {}
+    for name in OTHERS:
+        module = importlib.import_module(f".{name}", __name__)
+        try:
+            have += module.backends(bundle)
+        except LeftOut as error:
+            reasons[module.NAME] = str(error)
+    return have, reasons
 
 
 def _backends(names: Collection[str], read: Callable[[str], bytes], graph: Path, device: str) -> list[Backend]:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from rnn_runtime import Signature
+from rnn_runtime import LengthsSpec, Signature
 
 from .._errors import ExportError
-from .._quiet import quiet
 from . import bare, graph
+from .decide import Decision, Sample, decide
 from .describe import describe
 from .graph import Layer
-from .module import REFUSED
+from .lengths import settle
 from .prepare import Prepared, State, prepare
 from .sample import Sampler
 from .scan_leaf import replace_scans
 from .tidy import tidy
 from .trace import trace
 
-__all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
+__all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,16 @@ class Captured(Prepared):
         signature: its inputs, outputs, states and lengths.
         layers: the recurrent layers found.
         sampler: draws further inputs.
+        decisions: those by the value of a tensor, and the way that the program goes at each.
+        witnesses: inputs that go either way at these decisions.
     """
 
     program: ExportedProgram
     signature: Signature
     layers: tuple[Layer, ...]
     sampler: Sampler
+    decisions: tuple[Decision, ...]
+    witnesses: list[Sample]
 
     @property
     def sequences(self) -> set[str]:
@@ -74,32 +76,33 @@ def capture(
         ExportError: the model fails on its example, or cannot be captured.
     """
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
-    program = trace(prepared)
-    replace_scans(program)
-    tidy(program)
-    if not graph.recurrent(program) and not isinstance(state, Mapping):
-        raise ExportError(
-            "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan. Where it makes one "
-            "step of a cell, name its state, as in state={'h': 'h_n'}; for other models use torch.onnx.export"
-        )
+    decisions, witnesses = decide(prepared)
+    prepared.flat.answers = {decision.place: decision.answer for decision in decisions}
     if output_names is None and bare.layer(model) is not None:
         output_names = bare.OUTPUTS[: len(prepared.output_paths)]
-    signature, layers = describe(program, prepared, output_names, lengths, state)
-    sampler = Sampler.of(signature, prepared.flat.inputs.example)
-    if signature.lengths is not None and _needs_full_lengths(prepared, sampler):
-        signature = replace(signature, lengths=replace(signature.lengths, full=True))
-        sampler = replace(sampler, full_lengths=True)
-    return Captured(**vars(prepared), program=program, signature=signature, layers=layers, sampler=sampler)
 
+    def captured(*, whole: bool) -> tuple[ExportedProgram, Signature, list[LengthsSpec], tuple[Layer, ...]]:
+        program = trace(prepared, whole=whole)
+        replace_scans(program)
+        tidy(program)
+        if not graph.recurrent(program) and not isinstance(state, Mapping):
+            raise ExportError(
+                "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan. Where it makes "
+                "one step of a cell, name its state, as in state={'h': 'h_n'}; for other models use torch.onnx.export"
+            )
+        return program, *describe(program, prepared, output_names, lengths, state)
 
-def _needs_full_lengths(prepared: Prepared, sampler: Sampler) -> bool:
-    """Whether eager PyTorch refuses lengths that all end before the padding does, as where packed meets padded data."""
-
-    def takes(sampler: Sampler) -> bool:
-        with contextlib.suppress(*REFUSED), quiet(), torch.no_grad():
-            prepared.flat(*sampler.draw(prepared.sizes, seed=0))
-            return True
-        return False
-
-    short = replace(sampler, sorted_lengths=True, short_lengths=True)
-    return not takes(short) and takes(replace(sampler, sorted_lengths=True, full_lengths=True))
+    program, signature, specs, layers = captured(whole=False)
+    specs, sampler = settle(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
+    if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
+        program, signature, _, layers = captured(whole=True)
+    signature = replace(signature, lengths=specs[0] if specs else None)
+    return Captured(
+        **vars(prepared),
+        program=program,
+        signature=signature,
+        layers=layers,
+        sampler=sampler,
+        decisions=decisions,
+        witnesses=witnesses,
+    )

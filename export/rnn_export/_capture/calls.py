@@ -70,7 +70,7 @@ class RecurrentCall:
         return function(self.data, hx, *settings, self.batch_first)
 
 
-_DEPTH = 12
+_DEPTH = 24
 """Frames to look at: each function mode below the caller adds two or three."""
 
 

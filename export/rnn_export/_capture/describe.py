@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from rnn_runtime import InputError, LengthsSpec, Signature, StateSpec, TensorSpe
 from .._errors import ExportError
 from . import leaves, states, tree
 from .axes import Axes
-from .graph import Layer, arguments, layers, origins, user_inputs, user_outputs
+from .graph import Layer, ancestors, arguments, layers, origins, user_inputs, user_outputs
 from .prepare import Prepared, State
 
 
@@ -24,8 +25,8 @@ def describe(
     output_names: Sequence[str] | None,
     lengths: str | None,
     state: State,
-) -> tuple[Signature, tuple[Layer, ...]]:
-    """The signature of `program`, as it was traced from `prepared`, and its recurrent layers.
+) -> tuple[Signature, list[LengthsSpec], tuple[Layer, ...]]:
+    """The signature of `program`, as it was traced from `prepared`, all its lengths, and its recurrent layers.
 
     Raises:
         InputError: `output_names`, `lengths` or `state` do not fit the model.
@@ -33,9 +34,9 @@ def describe(
     """
     names, axes, output_paths = prepared.names, prepared.axes, prepared.output_paths
     found = _lengths(program, names)
-    _check_lengths(lengths, names, None if found is None else names[found[0]])
-    axis_names = _AxisNames(program, names, axes, None if found is None else names[found[0]])
-    pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.lifted}
+    _check_lengths(lengths, names, [names[position] for position in found])
+    axis_names = _AxisNames(program, names, axes)
+    pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.states}
     if not isinstance(state, Mapping):
         pairs |= _pairs(program, state, pairs)
     outputs = _unique(_outputs(output_names, output_paths, names, pairs), names)
@@ -46,47 +47,71 @@ def describe(
         dtypes = [str(node.meta["val"].dtype).removeprefix("torch.") for node in nodes]
         return tuple(TensorSpec(*spec) for spec in zip(names, dtypes, map(axis_names, nodes), strict=True))
 
-    spec = None if found is None else LengthsSpec(names[found[0]], str(axis_names(found[1])[0]))
+    every = [LengthsSpec(names[position], str(axis_names(data)[0])) for position, data in found.items()]
+    every = [spec for spec in every if _is_known(spec.axis, axis_names.declared)]
+    every.sort(key=lambda spec: (spec.input != lengths, names.index(spec.input)))
     signature = Signature(
         inputs=specs(names, user_inputs(program)),
         outputs=specs(outputs, user_outputs(program)),
         states=tuple(StateSpec(names[i], outputs[j]) for i, j in pairs.items()),
-        lengths=spec if spec is not None and spec.axis in axis_names.declared else None,
+        lengths=every[0] if every else None,
     )
     for state_spec in signature.states:
         before, after = signature.input(state_spec.input), signature.output(state_spec.output)
         if (before.dtype, before.axes) != (after.dtype, after.axes):
             raise InputError(f"{after} cannot be the next value of the state {before}: they differ in dtype or axes")
-    return signature, layers(program, axis_names.over)
+    return signature, every, layers(program, axis_names.over)
 
 
-def _lengths(program: ExportedProgram, names: Sequence[str]) -> tuple[int, fx.Node] | None:
-    """The input that packed sequences take their lengths from: (its position, the padded data)."""
+def _lengths(program: ExportedProgram, names: Sequence[str]) -> dict[int, fx.Node]:
+    """The inputs that packed sequences take their lengths from, by position, and the padded data of each."""
     inputs = user_inputs(program)
     found: dict[int, fx.Node] = {}
-    for node in program.graph.nodes:
-        if node.target is leaves.pack and (source := _source(node, inputs)) is not None:
-            found.setdefault(inputs.index(source), node.args[0])
-    if len(found) > 1:
-        raise ExportError(
-            f"sequences are packed by {len(found)} inputs, {[names[i] for i in found]}; a bundle has one input "
-            "of lengths: export the parts that use them as models of their own"
-        )
-    for position, data in found.items():
+    for data, lengths in _packed(program):
+        if (source := _source(lengths, inputs)) is not None:
+            found.setdefault(inputs.index(source), data)
+    for position in found:
         if not isinstance(inputs[position].meta["val"].shape[0], torch.SymInt):
             raise InputError(
                 f"{names[position]!r} holds the lengths and has a fixed number of rows: name its dimension 0 in axes, "
                 "as the batch of what is packed"
             )
-        return position, data
-    return None
+    return found
 
 
-def _source(pack: fx.Node, inputs: Sequence[fx.Node]) -> fx.Node | None:
-    """The input that holds the lengths of a packed sequence, where one does as it is."""
-    way = origins(arguments(pack)[1])
+def _packed(program: ExportedProgram) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """What is packed, time-major, and its lengths: where it is cut, or else where a layer runs over it."""
+    for node in program.graph.nodes:
+        if node.target is leaves.pack:
+            data, lengths = arguments(node)
+            yield data, lengths
+        elif node.target in leaves.RECURRENT:
+            data, *_, lengths, _weights, _biases, _layers, _both = arguments(node)
+            if lengths is not None and data.target is not leaves.pack:
+                yield data, lengths
+
+
+def _source(lengths: fx.Node, inputs: Sequence[fx.Node]) -> fx.Node | None:
+    """The input that the lengths of a packed sequence are computed from, where there is one of whole numbers."""
+    as_it_is = _moved(lengths, inputs)
+    if as_it_is is not None:
+        return as_it_is
+    way = ancestors(lengths)
     found = [source for source in inputs if source in way and _is_integers(source)]
     return found[0] if len(found) == 1 else None
+
+
+def _moved(lengths: fx.Node, inputs: Sequence[fx.Node]) -> fx.Node | None:
+    """The input that holds the lengths of a packed sequence as they are."""
+    way = origins(lengths)
+    found = [source for source in inputs if source in way and _is_integers(source)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_known(axis: str, declared: Collection[str]) -> bool:
+    """Whether an axis is declared, or an expression in those that are."""
+    words = set(re.findall(r"[A-Za-z_]\w*", axis)) - {"Max", "Min", "Mod", "ceiling", "floor"}
+    return bool(words) and words <= set(declared)
 
 
 def _is_integers(node: fx.Node) -> bool:
@@ -94,14 +119,14 @@ def _is_integers(node: fx.Node) -> bool:
     return value.dim() == 1 and not value.dtype.is_floating_point and value.dtype is not torch.bool
 
 
-def _check_lengths(given: str | None, names: Sequence[str], found: str | None) -> None:
-    if given is None or given == found:
+def _check_lengths(given: str | None, names: Sequence[str], found: Sequence[str]) -> None:
+    if given is None or given in found:
         return
     if given not in names:
         raise InputError(f"lengths names {given!r}, but the inputs are {list(names)}")
     raise InputError(
         f"lengths names {given!r}, which never reaches pack_padded_sequence"
-        + (f": it is {found!r} that does" if found else ": leave `lengths` out")
+        + (f": it is {', '.join(map(repr, found))} that does" if found else ": leave `lengths` out")
     )
 
 
@@ -180,19 +205,21 @@ def _next(name: str, others: Collection[str]) -> str:
 class _AxisNames:
     """From a node to the axes of its value: sizes, names, or expressions in names."""
 
-    def __init__(self, program: ExportedProgram, names: Sequence[str], axes: Axes, lengths: str | None) -> None:
+    def __init__(self, program: ExportedProgram, names: Sequence[str], axes: Axes) -> None:
         self._names: dict[Any, str] = {}
         self._packed: dict[str, str] = {}
         self.declared = {axis for dimensions in axes.values() for axis in dimensions.values()}
         for name, node in zip(names, user_inputs(program), strict=True):
             for dim, axis in axes[name].items():
                 self._add(node.meta["val"].shape[dim], axis)
+        inputs = user_inputs(program)
         packs = [node for node in program.graph.nodes if node.target is leaves.pack]
         for k, node in enumerate(packs, 1):
-            own = lengths is not None and _source(node, user_inputs(program)) is not None
+            source = _moved(arguments(node)[1], inputs)
+            own = None if source is None else names[inputs.index(source)]
             size = node.meta["val"].shape[0]
             if isinstance(size, torch.SymInt):  # where packed data meets padded, it is the whole axis
-                name = self._names.setdefault(size.node.expr, f"max({lengths})" if own else f"packed_{k}")
+                name = self._names.setdefault(size.node.expr, f"max({own})" if own else f"packed_{k}")
                 self._packed[name] = str(self(arguments(node)[0])[0])
 
     def _add(self, size: Any, name: str) -> None:

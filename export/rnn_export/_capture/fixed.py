@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_OURS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parent.parent))
+OURS = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parent.parent))
+"""The folders of PyTorch and of this package: lines in them are not the user's."""
 
 
 _PARTS: dict[Any, int] = {
@@ -90,7 +91,7 @@ def watching(model: nn.Module) -> Iterator[list[Place]]:
 
 
 def _place(size: int, frame: FrameType | None, names: dict[int, str]) -> Place | None:
-    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+    while frame is not None and frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     if frame is None:
         return None

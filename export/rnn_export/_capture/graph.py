@@ -185,3 +185,15 @@ def origins(node: fx.Node, *, scaled: bool = False) -> list[fx.Node]:
             elif node.target in JOINS or (scaled and node.target is aten.mul.Tensor):
                 todo += reversed(node.all_input_nodes)
     return list(seen)
+
+
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """`node` and every node that its value is computed from."""
+    seen: set[fx.Node] = set()
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            todo += node.all_input_nodes
+    return seen

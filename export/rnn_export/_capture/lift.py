@@ -150,7 +150,7 @@ def _tracking(model: nn.Module, path: list[str]) -> Iterator[None]:
             hook.remove()
 
 
-def slots(seen: Sequence[tuple[Mapping[str, int], list[Call]]]) -> tuple[Slot, ...]:
+def slots(seen: Sequence[tuple[Mapping[str, int], list[Call]]], *, others: bool = False) -> tuple[Slot, ...]:
     """The states to lift, from the calls of forward passes over random inputs of several sizes, the traced sizes first.
 
     Raises:
@@ -170,6 +170,8 @@ def slots(seen: Sequence[tuple[Mapping[str, int], list[Call]]]) -> tuple[Slot, .
             f"state='lift', but {named} is bidirectional: it reads each sequence from its end, so it cannot run on a "
             "stream. Use state='none'"
         )
+    if not lifted and others:  # the model keeps its state itself
+        return ()
     if not lifted:
         raise ExportError("state='lift', but every recurrent layer is given its state by the model: use state='auto'")
     found: list[Slot] = []

@@ -25,10 +25,15 @@ _LEAVES = {_VF.rnn_tanh: leaves.rnn_tanh, _VF.rnn_relu: leaves.rnn_relu, _VF.gru
 
 
 class Capture(TorchFunctionMode):
-    """Answers torch's recurrent and packing functions with leaves."""
+    """Answers torch's recurrent and packing functions with leaves.
 
-    def __init__(self) -> None:
+    Args:
+        whole: the longest of the lengths is always the whole axis, so that packing cuts nothing.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
         super().__init__()
+        self._whole = whole
         # id of the tensor that stands in for batch_sizes -> (that tensor, kept alive; number of steps; batch size)
         self._packed: dict[int, tuple[Tensor, Any, Any]] = {}
 
@@ -53,6 +58,8 @@ class Capture(TorchFunctionMode):
             return self._pack(*args)
         if func is _VF._pad_packed_sequence:
             return self._pad(*args)
+        if func is torch.linspace and (ramp := _ramp(*args, **(kwargs or {}))) is not None:
+            return ramp
         if args and id(args[0]) in self._packed:
             _, steps, batch = self._packed[id(args[0])]
             if func is Tensor.__getitem__ and args[1] == 0:
@@ -80,7 +87,9 @@ class Capture(TorchFunctionMode):
         return y, *finals
 
     def _pack(self, data: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-        data = leaves.pack(data.transpose(0, 1) if batch_first else data, lengths)
+        data = data.transpose(0, 1) if batch_first else data
+        if not self._whole:
+            data = leaves.pack(data, lengths)
         stand_in = lengths.clone()  # a tensor of its own, so that its id is known to no one else
         self._packed[id(stand_in)] = stand_in, data.shape[0], data.shape[1]
         return data.flatten(0, 1), stand_in
@@ -96,6 +105,18 @@ class Capture(TorchFunctionMode):
         _, steps, batch = self._packed[id(stand_in)]
         rows: Tensor = data.unflatten(0, (steps, batch))
         return rows
+
+
+def _ramp(start: Any, end: Any, steps: Any = None, **more: Any) -> Tensor | None:
+    """`torch.linspace` where the number of steps is a size, of which PyTorch would make a plain number."""
+    if not isinstance(steps, torch.SymInt) or isinstance(start, Tensor) or isinstance(end, Tensor):
+        return None
+    size: Any = steps
+    dtype = more.get("dtype") or torch.get_default_dtype()
+    index = torch.arange(size, dtype=dtype, device=more.get("device"))
+    whole = torch.scalar_tensor(size, dtype=dtype, device=more.get("device"))
+    step = (end - start) / (whole - 1).clamp(min=1)
+    return torch.where(index * 2 <= whole, start + step * index, end - step * (whole - 1 - index))
 
 
 def _expected_hidden_size(self: nn.RNNBase, input: Tensor, batch_sizes: Any) -> tuple[Any, ...]:

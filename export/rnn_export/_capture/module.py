@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +16,10 @@ from torch.overrides import TorchFunctionMode
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
+from .builtins import symbolic, traced
+from .kept import Kept, KeptSlot, changed, finals, placed
 from .lift import Lift, Slot
+from .values import Decisions, Place
 
 REFUSED = (RuntimeError, ValueError, IndexError, AssertionError)
 """What an eager model raises at sizes that it does not take."""
@@ -40,34 +43,45 @@ class Inputs:
 class Flat(nn.Module):
     """forward(*tensors) -> tuple of tensors, around a model that takes and returns nested ones.
 
-    Lifted states come last, among the inputs and among the results.
+    States that the model keeps and lifted ones come last, among the inputs and among the results.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
+        self.kept: list[Kept] = []
         self.lifted: tuple[Slot, ...] = ()
+        self.answers: dict[Place, bool] = {}  # to decisions by value, where the model is traced
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensor for _, tensor in self.named(*flat))
+        if not traced():
+            return tuple(tensor for _, tensor in self.named(*flat))
+        with symbolic(self.model), Decisions(self.answers):
+            return tuple(tensor for _, tensor in self.named(*flat))
 
     def named(self, *flat: Tensor) -> list[tuple[tree.Path, Tensor]]:
         """The results with the way to each in what the model returned."""
-        own = len(flat) - len(self.lifted)
+        own = len(flat) - len(self.states)
         queue = iter(flat[:own])
         call = self.inputs.call
         arguments = tree.rebuild(dict(call.arguments), lambda leaf: next(queue) if isinstance(leaf, Tensor) else leaf)
         filled = inspect.BoundArguments(call.signature, arguments)
-        if not self.lifted:
-            return tree.tensors(self.model(*filled.args, **filled.kwargs), "the model's result")
+        kept = sum(len(one.slots) for one in self.kept)
         states: dict[int, list[Tensor]] = {}
-        for slot, state in zip(self.lifted, flat[own:], strict=True):
+        for slot, state in zip(self.lifted, flat[own + kept :], strict=True):
             states.setdefault(slot.call, []).append(state)
-        with Lift(states) as lift:
+        with placed(self.model, self.kept, flat[own : own + kept]), Lift(states) if states else nullcontext() as lift:
             results = tree.tensors(self.model(*filled.args, **filled.kwargs), "the model's result")
-        finals = [final for call in states for final in lift.finals[call]]
-        return results + [((slot.output,), final) for slot, final in zip(self.lifted, finals, strict=True)]
+            after = finals(self.model, self.kept)
+        if lift is not None:
+            after += [final for call in states for final in lift.finals[call]]
+        return results + [((slot.output,), final) for slot, final in zip(self.states, after, strict=True)]
+
+    @property
+    def states(self) -> tuple[KeptSlot | Slot, ...]:
+        """The states that the model does not take itself: kept in it, and lifted."""
+        return (*(slot for one in self.kept for slot in one.slots), *self.lifted)
 
 
 def _short(path: tree.Path, call: inspect.BoundArguments) -> tree.Path:
@@ -195,24 +209,22 @@ def require_stateless(flat: Flat, first: Sequence[Tensor], second: Sequence[Tens
     with quiet(), torch.no_grad():
         paths = [path for path, _ in used.named(*_copies(first))]
         after, alone = used(*_copies(second)), fresh(*_copies(second))
-    if all(_same(a, b) for a, b in zip(after, alone, strict=True)):
+    if all(same(a, b) for a, b in zip(after, alone, strict=True)):
         return paths
-    changed = [
-        f"{name}.{key}" if name else key
-        for (name, module), before in zip(used.model.named_modules(), flat.model.modules(), strict=True)
-        for key, value in {**vars(module), **module._buffers, **module._parameters}.items()
-        if not key.startswith("_")
-        and not _same(value, {**vars(before), **before._buffers, **before._parameters}.get(key))
-    ]
-    if not changed and not all(_same(a, b) for a, b in zip(fresh(*_copies(second)), alone, strict=True)):
+    names = [one.name for one in changed(flat.model, used.model, same)]
+    if not names and not all(same(a, b) for a, b in zip(fresh(*_copies(second)), alone, strict=True)):
         raise ExportError(
             "the model gives other results each time: it draws random numbers, which a graph does not. Take them as an "
             "argument, or leave them out in evaluation mode"
         )
-    raise ExportError(
-        f"a call of the model changes the next one: it keeps {', '.join(changed) or 'something'} between calls, and a "
+    raise KeepsStateError(
+        f"a call of the model changes the next one: it keeps {', '.join(names) or 'something'} between calls, and a "
         "graph keeps nothing. Take that as an argument and return its next value, or set it anew in each call"
     )
+
+
+class KeepsStateError(ExportError):
+    """A call of a model changes the next one."""
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -220,12 +232,16 @@ def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.clone() for tensor in tensors]
 
 
-def _same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are equal, tensors and plain values alike."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return isinstance(a, Tensor) == isinstance(b, Tensor) and (not isinstance(a, int | float | str) or a == b)
+        return len(a) == len(b) and all(map(same, a, b))
+    kinds = (Tensor, tuple, list, type(None))
+    if any(isinstance(a, kind) != isinstance(b, kind) for kind in kinds):
+        return False
+    return not isinstance(a, int | float | str) or a == b
 
 
 @contextmanager

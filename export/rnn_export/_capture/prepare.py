@@ -16,8 +16,8 @@ from rnn_runtime import InputError
 from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
-from . import bare, lift, tree
-from .module import REFUSED, Flat, copied, flat_model, require_stateless
+from . import bare, kept, lift, tree
+from .module import REFUSED, Flat, KeepsStateError, copied, flat_model, require_stateless, same
 from .sample import Sampler
 
 State = str | Mapping[str, str]
@@ -28,11 +28,11 @@ class Prepared:
     """A model bound to its inputs, before anything is traced.
 
     Attributes:
-        flat: a private, evaluating copy of the model, from flat tensors to flat tensors, lifted states last.
+        flat: a private, evaluating copy of the model, from flat tensors to flat tensors, kept and lifted states last.
         names, axes: of its inputs.
         example_sizes: the size that the example gives each dynamic axis.
         sizes, traced: sizes of two or more, and inputs of these sizes: the example itself, or larger ones.
-        output_paths: the way to each result in what the model returns; lifted states last.
+        output_paths: the way to each result in what the model returns; kept and lifted states last.
     """
 
     flat: Flat
@@ -77,7 +77,15 @@ def prepare(
     if min(sizes.values()) < 2:  # a size of 1 would be taken for a constant
         sizes = {axis: max(size, 2) for axis, size in sizes.items()}
         traced = Sampler(names, dynamic, example).draw(sizes, seed=0)
-    output_paths = _run_twice(flat, traced)
+    try:
+        output_paths = _run_twice(flat, traced)
+    except KeepsStateError:
+        if state == "none":
+            raise
+        _keep(flat, names, dynamic, sizes, traced)
+        traced += [slot.zeros(sizes) for slot in flat.states]
+        example += [slot.zeros(example_sizes) for slot in flat.states]
+        output_paths = _run_twice(flat, traced)
     if state == "lift" and layer is None:
         _lift(flat, names, dynamic, sizes, traced)
         traced += [slot.zeros(sizes) for slot in flat.lifted]
@@ -106,6 +114,21 @@ def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:
         ) from error
 
 
+def _keep(
+    flat: Flat, names: list[str], axes: axis_map.Axes, sizes: Mapping[str, int], traced: Sequence[Tensor]
+) -> None:
+    """Make what the model keeps between calls inputs and outputs of `flat`, and name them and their axes."""
+    larger = {axis: size + 2 + j for j, (axis, size) in enumerate(sizes.items())}
+    drawn = Sampler(names, axes, flat.inputs.example).draw(larger, seed=1)
+    flat.kept = kept.find(lambda: copied(flat), [(sizes, list(traced)), (larger, drawn)], list(sizes), same)
+    for slot in flat.states:
+        if slot.input in names:
+            raise InputError(f"the kept state {slot.input!r} has the name of an input: rename that with input_names")
+        names.append(slot.input)
+        assert isinstance(slot, kept.KeptSlot)
+        axes[slot.input] = {dim: axis for dim, axis in enumerate(slot.axes) if isinstance(axis, str)}
+
+
 def _lift(
     flat: Flat, names: list[str], axes: axis_map.Axes, sizes: Mapping[str, int], traced: Sequence[Tensor]
 ) -> None:
@@ -119,7 +142,7 @@ def _lift(
             with contextlib.suppress(*REFUSED), quiet():
                 seen.append((chosen, lift.calls(copy.model, functools.partial(copy, *variant))))
                 break
-    flat.lifted = lift.slots(seen)
+    flat.lifted = lift.slots(seen, others=bool(flat.kept))
     for slot in flat.lifted:
         if slot.input in names:
             raise InputError(f"the lifted state {slot.input!r} has the name of an input: rename that with input_names")

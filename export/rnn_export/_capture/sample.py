@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rnn_runtime import Signature
+from rnn_runtime import LengthsSpec, Signature
 
 from .axes import Axes, dynamic
 
@@ -21,7 +23,9 @@ class Sampler:
     example is constant, numbers are drawn from a normal distribution and booleans by a coin.
 
     Attributes:
-        lengths: the input that holds lengths and the axis they count along, once known.
+        lengths: the inputs that hold lengths, once known, each with the axis that they count along, or an expression
+            in the axes.
+        fixed_length: what all rows but the longest have.
         sorted_lengths: longest first, as enforce_sorted=True wants them.
         full_lengths: the longest length is the whole axis, as a model needs that adds packed to padded data.
         short_lengths: the longest length is always below the axis; else in half of the draws.
@@ -32,21 +36,21 @@ class Sampler:
     names: Sequence[str]
     axes: Axes
     example: Sequence[Tensor]
-    lengths: tuple[str, str] | None = None
+    lengths: tuple[LengthsSpec, ...] = ()
+    fixed_length: int | None = None
     sorted_lengths: bool = False
     full_lengths: bool = False
     short_lengths: bool = False
     normal: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, signature: Signature, example: Sequence[Tensor]) -> Sampler:
-        """The sampler of a model whose signature is known."""
+    def of(cls, signature: Signature, example: Sequence[Tensor], lengths: Sequence[LengthsSpec] = ()) -> Sampler:
+        """The sampler of a model whose signature is known, and all inputs that hold lengths, where there are more."""
         return cls(
             names=[spec.name for spec in signature.inputs],
             axes={spec.name: dynamic(spec) for spec in signature.inputs},
             example=example,
-            lengths=(signature.lengths.input, signature.lengths.axis) if signature.lengths else None,
-            full_lengths=signature.lengths is not None and signature.lengths.full,
+            lengths=tuple(lengths) or ((signature.lengths,) if signature.lengths else ()),
             normal=frozenset(state.input for state in signature.states),
         )
 
@@ -61,8 +65,9 @@ class Sampler:
         shape = [
             sizes[self.axes[name][dim]] if dim in self.axes[name] else size for dim, size in enumerate(example.shape)
         ]
-        if self.lengths and name == self.lengths[0]:
-            return self._lengths(shape[0], sizes[self.lengths[1]], generator).to(example.dtype)
+        for spec in self.lengths:
+            if name == spec.input:
+                return self._lengths(spec, shape[0], size_of(spec.axis, sizes), generator).to(example.dtype)
         if list(example.shape) == shape and not self.axes[name]:
             return example.clone()  # of one size always: more likely a setting than data
         values = example.flatten()
@@ -73,11 +78,22 @@ class Sampler:
             return torch.randint(0, 2, shape, generator=generator).bool()
         return values[torch.randint(0, values.numel(), shape, generator=generator)]
 
-    def _lengths(self, batch: int, longest: int, generator: torch.Generator) -> Tensor:
+    def _lengths(self, spec: LengthsSpec, batch: int, longest: int, generator: torch.Generator) -> Tensor:
         # Half of the draws leave the last steps of every row empty: PyTorch then returns fewer steps than it was given.
         short = self.short_lengths or bool(torch.randint(0, 2, (), generator=generator))
-        if longest > 1 and short and not self.full_lengths:
+        least = spec.minimum
+        if longest > max(least, 1) and short and not (self.full_lengths or spec.full):
             longest -= 1
-        lengths = torch.randint(1, longest + 1, (batch,), generator=generator)
+        lengths = torch.randint(min(least, longest), longest + 1, (batch,), generator=generator)
+        if self.fixed_length is not None:
+            lengths.fill_(self.fixed_length)
         lengths[int(torch.randint(0, batch, (), generator=generator))] = longest
         return lengths.sort(descending=True).values if self.sorted_lengths else lengths
+
+
+def size_of(axis: str, sizes: Mapping[str, int]) -> int:
+    """The size of an axis, or of an expression in the names of axes such as "((width-3)//2)+1"."""
+    if axis in sizes:
+        return sizes[axis]
+    known = {"Max": max, "Min": min, "Mod": operator.mod, "ceiling": math.ceil, "floor": math.floor}
+    return int(eval(axis, {"__builtins__": {}}, {**known, **sizes}))  # made by SymPy from the traced program

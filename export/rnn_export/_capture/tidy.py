@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
+import torch
 from torch import fx
 from torch.export import ExportedProgram
 
@@ -18,6 +20,7 @@ def tidy(program: ExportedProgram) -> None:
     _drop_idle_pads(program)
     _drop_idle_orders(program)
     _merge_like_leaves(program)
+    _lift_numbers(program)
     finish(program)
 
 
@@ -118,13 +121,73 @@ def _counts(node: fx.Node) -> bool:
 
 
 def _merge_like_leaves(program: ExportedProgram) -> None:
-    """Run a layer once where it is called twice on the same, as the tools underneath would do."""
+    """Compute once what is computed twice from the same, as the tools underneath would do, and fail at on layers."""
     if any(_changes(node) for node in program.graph.nodes if node.users):
         return  # what looks the same may have been written to in between
     seen: dict[tuple[object, str], fx.Node] = {}
     for node in list(program.graph.nodes):
-        if node.target in MOVES or node.target in leaves.RECURRENT:
+        if node.target in MOVES or node.target in leaves.RECURRENT or _is_pure(node):
             first = seen.setdefault((node.target, str((node.args, node.kwargs))), node)
             if first is not node:
                 node.replace_all_uses_with(first)
                 program.graph.erase_node(node)
+
+
+def _is_pure(node: fx.Node) -> bool:
+    """Whether a node is a reduction or the number that is read from one, as lengths are."""
+    return node.target in (aten.max.default, aten.min.default, aten.sum.default, aten.item.default)
+
+
+def _lift_numbers(program: ExportedProgram) -> None:
+    """Make tensors of the numbers with a point that depend on sizes: torch.onnx takes plain ones alone."""
+    known: dict[fx.Node, fx.Node] = {}
+
+    def add(before: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        with program.graph.inserting_before(before):
+            node: fx.Node = program.graph.call_function(target, args, kwargs)
+        values = fx.node.map_arg((args, kwargs), lambda item: item.meta["val"])
+        with fake:
+            node.meta["val"] = target(*values[0], **values[1])
+        return node
+
+    def tensor(number: Any) -> Any:
+        """A float64 tensor of the value of `number`."""
+        if not isinstance(number, fx.Node):
+            return number
+        if number not in known:
+            target = number.target
+            if target in _NUMBERS and isinstance(number.meta["val"], torch.SymFloat):
+                first, *others = [tensor(item) for item in number.args]
+                if not isinstance(first, fx.Node):
+                    first = add(number, aten.scalar_tensor.default, first, dtype=torch.float64)
+                known[number] = add(number, _NUMBERS[target], first, *others)
+            else:  # a size, or a number that was read from a tensor
+                known[number] = add(number.next, aten.scalar_tensor.default, number, dtype=torch.float64)
+        return known[number]
+
+    for node in list(program.graph.nodes):
+        value = node.meta.get("val")
+        if node.target not in _ARITHMETIC or not isinstance(value, torch.Tensor):
+            continue
+        fake = value.fake_mode  # type: ignore[attr-defined]
+        for number in [item for item in node.args if isinstance(item, fx.Node)]:
+            if isinstance(number.meta["val"], torch.SymFloat):
+                dtype = value.dtype if value.dtype.is_floating_point else torch.get_default_dtype()
+                node.replace_input_with(number, add(node, aten.to.dtype, tensor(number), dtype))
+
+
+_ARITHMETIC = {
+    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor),
+    *(aten.add.Scalar, aten.sub.Scalar, aten.mul.Scalar, aten.div.Scalar),
+}
+"""Operators that take a number with a point beside a tensor."""
+
+_NUMBERS: dict[Any, Any] = {
+    operator.add: aten.add.Tensor,
+    operator.sub: aten.sub.Tensor,
+    operator.mul: aten.mul.Tensor,
+    operator.truediv: aten.div.Tensor,
+    operator.pow: aten.pow.Tensor_Scalar,
+    torch._sym_sqrt: aten.sqrt.default,  # type: ignore[attr-defined]
+}
+"""Arithmetic of such numbers, and the operator that does the same to tensors."""

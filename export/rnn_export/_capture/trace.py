@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -22,26 +23,42 @@ from .prepare import Prepared
 from .sample import Sampler
 
 
-def trace(prepared: Prepared) -> ExportedProgram:
+def trace(prepared: Prepared, *, whole: bool = False) -> ExportedProgram:
     """The captured program; traced at two sizes, which have to give the same one.
+
+    Args:
+        prepared: the model, bound to its inputs.
+        whole: one row of what is packed always fills the padded axis, so that packing cuts nothing.
 
     Raises:
         ExportError: the model cannot be traced, or what it does depends on the traced sizes.
     """
-    program = _trace_once(prepared, prepared.traced)
+    program = _trace_once(prepared, prepared.traced, whole=whole)
     _require_no_limit(prepared, program)
-    larger = {axis: 2 * size for axis, size in prepared.sizes.items()}  # twice keeps what has to be even
-    again = _trace_once(prepared, Sampler(prepared.names, prepared.axes, prepared.traced).draw(larger, seed=0))
+    larger = _larger(prepared)
+    again = _trace_once(
+        prepared, Sampler(prepared.names, prepared.axes, prepared.traced).draw(larger, seed=0), whole=whole
+    )
     for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
         if node is None or other is None or _literals(node) != _literals(other):
             found = node if node is not None else other
-            code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', found.meta.get("stack_trace") or "")
-            where = f": `{code[3].strip()}` ({code[1]}:{code[2]})" if code else ""
+            line = _user_line(found.meta.get("stack_trace") or "")
+            where = f": {line}" if line else ""
             raise ExportError(
                 f"what the model computes depends on the traced sizes ({prepared.sizes}, then {larger}){where}. Use "
                 "sizes of tensors only in tensor operations, or leave the axis out of `axes`"
             )
     return program
+
+
+def _larger(prepared: Prepared) -> dict[str, int]:
+    """Sizes for a second trace: twice keeps what has to be even; some more than others, so that no ratio stays."""
+    even = {axis: 2 * size for axis, size in prepared.sizes.items()}
+    for k in range(len(even) if len(even) > 1 else 0):
+        uneven = {axis: size * (2 if j == k else 1) for j, (axis, size) in enumerate(even.items())}
+        if _takes(prepared, uneven):
+            return uneven
+    return even
 
 
 def _require_no_limit(prepared: Prepared, program: ExportedProgram) -> None:
@@ -82,13 +99,14 @@ def _literals(node: torch.fx.Node) -> tuple[str, str]:
     return str(node.target) if node.op == "call_function" else node.op, str(plain)
 
 
-def _trace_once(prepared: Prepared, inputs: Sequence[Tensor]) -> ExportedProgram:
-    flat, names, axes = prepared.flat, prepared.names, prepared.axes
+def _trace_once(prepared: Prepared, inputs: Sequence[Tensor], *, whole: bool) -> ExportedProgram:
+    # What is traced may stay in the model's attributes, so a copy is.
+    flat, names, axes = copied(prepared.flat), prepared.names, prepared.axes
     dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
     places: list[fixed.Place] = []
     hook = flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes))
     try:
-        with quiet(), torch.no_grad(), fixed.watching(flat) as places, Capture():
+        with quiet(), torch.no_grad(), fixed.watching(flat) as places, Capture(whole=whole):
             return torch.export.export(flat, tuple(inputs), dynamic_shapes={"flat": dynamic}, strict=False)
     except ExportError:
         raise
@@ -96,6 +114,14 @@ def _trace_once(prepared: Prepared, inputs: Sequence[Tensor]) -> ExportedProgram
         raise _refusal(error, prepared, inputs, places) from error
     finally:
         hook.remove()
+
+
+def _user_line(trace: str) -> str:
+    """The innermost line of the user's code in a stack trace, or nothing."""
+    lines = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s*(.+)', trace)
+    own = [line for line in lines if not line[0].startswith(fixed.OURS)]
+    file, number, code = own[-1] if own else ("", "", "")
+    return f"`{code.strip()}`, {file}:{number}" if file else ""
 
 
 def _unify(inputs: tuple[Tensor, ...], names: list[str], axes: axis_map.Axes) -> None:
@@ -139,12 +165,12 @@ def _refusal(
             "a step of rnn_export.scan cannot be captured: it is made of cells (nn.LSTMCell and such) and tensor "
             f"operations, without whole recurrent layers or decisions by value. {text.strip().partition(chr(10))[0]}"
         )
-    code = re.search(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', text)
-    where = f" (`{code[3].strip()}`, {code[1]}:{code[2]})" if code else ""
+    line = _user_line(text) or _user_line("".join(traceback.format_exception(error)))
+    where = f" ({line})" if line else ""
     if "data-dependent" in text:
         return ExportError(
             f"the model decides by the value of a tensor{where}, and a graph has one way: compute both and choose with "
-            "torch.where, or take the decision out of the model"
+            "torch.where, use a number of that value in tensor operations alone, or take the decision out of the model"
         )
     return ExportError(
         f"the model cannot be captured{where}: {type(error).__name__}: {text.strip().partition(chr(10))[0]}"

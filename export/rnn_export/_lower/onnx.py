@@ -17,7 +17,7 @@ from rnn_runtime._signature import METADATA_KEY
 from .._capture import Captured, Layer, leaves, scan_leaf
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, packed, scan, step
+from . import fused, numbers, packed, scan, step
 
 MINIMUM_OPSET = 18
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
@@ -44,7 +44,9 @@ def chosen(layer: Layer, lowering: str) -> str:
         )
     # Over packed sequences the Scan's mask costs more than its products save, except in batches.
     faster = layer.operator == "RNN" and layer.hidden_size >= RNN_SCAN and not layer.packed and layer.axis != "1"
-    return "scan" if reason or lowering == "scan" or (lowering == "auto" and faster) else "fused"
+    # ONNX Runtime has an 8-bit operator for the LSTM alone.
+    eight_bits = lowering == "int8" and layer.operator != "LSTM"
+    return "scan" if reason or lowering == "scan" or (lowering == "auto" and faster) or eight_bits else "fused"
 
 
 def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -55,7 +57,7 @@ def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any],
         return lambda *args: getattr(scan if next(layers) == "scan" else fused, name)(*args)
 
     written = {leaf: recurrent(name) for leaf, name in leaves.RECURRENT.items()}
-    return {**written, leaves.pack: packed.pack, leaves.pad: packed.pad}
+    return {**numbers.TRANSLATIONS, **written, leaves.pack: packed.pack, leaves.pad: packed.pad}
 
 
 def write(captured: Captured, path: Path, lowering: str, opset: int | None) -> None:

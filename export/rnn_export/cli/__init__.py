@@ -8,6 +8,7 @@ import click
 
 from rnn_runtime import Error, __version__
 
+from .bench import bench
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
@@ -32,7 +33,7 @@ def group() -> None:
     """
 
 
-for command in (doctor, export, inspect, run, serve, triton, verify):
+for command in (bench, doctor, export, inspect, run, serve, triton, verify):
     group.add_command(command)
 
 

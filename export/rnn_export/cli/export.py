@@ -31,6 +31,11 @@ from . import _target
     type=click.Choice(["auto", "fused", "scan"]),
     help="How recurrent layers are written in ONNX. Default: auto.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    help="int8: weights in 8 bits, where the results keep 30 dB. Default: fp32, the model's own dtypes.",
+)
 @click.option("--opset", type=int, help="The ONNX opset. Default: 18.")
 @click.option(
     "--tolerance",
@@ -44,6 +49,7 @@ def export(
     weights: Path | None,
     formats: tuple[str, ...],
     lowering: str | None,
+    precision: str | None,
     opset: int | None,
     tolerance: float | None,
     overwrite: bool,
@@ -54,6 +60,7 @@ def export(
 
     given = {
         "lowering": lowering,
+        "precision": precision,
         "opset": opset,
         "tolerance": tolerance,
         "overwrite": overwrite or None,
@@ -67,6 +74,8 @@ def export(
     if bundle.refused:
         sizes = "; ".join(" ".join(f"{axis}={size}" for axis, size in item.items()) for item in bundle.refused)
         click.echo(f"\nnot compared, since eager PyTorch itself refuses: {sizes}")
+    if bundle.quantized:
+        click.echo(f"\n{bundle.quantized}")
     click.echo(f"\nwrote {output}. Next: rnn-export run {output}")
 
 

@@ -1,0 +1,82 @@
+"""Weights in 8 bits against float32, one thread: python benchmarks/int8.py
+
+One layer with input = hidden. Time over the faster of our float32 graphs, and the signal-to-noise ratio against eager
+float64.
+"""
+
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+import rnn_export
+
+SIZES = ((1, 1), (100, 1), (50, 16))
+FOLDER = Path("build/benchmarks/int8")
+
+
+def session(path: Path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def seconds(run, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    return (time.perf_counter() - start) / count
+
+
+def main() -> None:
+    from _rounds import machine
+
+    torch.manual_seed(0)
+    print(machine())
+    head = [f"{size}: float32, µs | int8 / float32 | SNR, dB" for size in SIZES]
+    print("\n| cell | hidden | MB | " + " | ".join(head) + " |\n|---|---|---|" + "---|" * 3 * len(SIZES))
+    for cell in ("RNN", "LSTM", "GRU"):
+        for hidden in (256, 512, 1024):
+            model = getattr(torch.nn, cell)(hidden, hidden)
+            paths = {}
+            for name, options in {
+                "fused": {"lowering": "fused"},
+                "scan": {"lowering": "scan"},
+                "int8": {"precision": "int8"},
+            }.items():
+                paths[name] = FOLDER / f"{cell}-{hidden}-{name}"
+                example = torch.randn(5, 3, hidden)
+                rnn_export.export(model, example, paths[name], formats=["onnx"], overwrite=True, **options)
+            sessions = {name: session(path) for name, path in paths.items()}
+            sizes = [(paths[name] / "model.onnx").stat().st_size / 1e6 for name in ("fused", "int8")]
+            cells = [text for size in SIZES for text in measured(model, sessions, hidden, *size)]
+            print(f"| {cell} | {hidden} | {sizes[0]:.2f} -> {sizes[1]:.2f} | " + " | ".join(cells) + " |", flush=True)
+
+
+def measured(model, sessions, hidden: int, sequence: int, batch: int) -> list[str]:
+    names = [node.name for node in sessions["fused"].get_inputs()]
+    x = np.random.default_rng(0).standard_normal((sequence, batch, hidden), np.float32)
+    feeds = {name: x if name == "input" else np.zeros((1, batch, hidden), np.float32) for name in names}
+    with torch.inference_mode():
+        want = model.double()(torch.from_numpy(x).double())[0].numpy()
+        model.float()
+    got = sessions["int8"].run(None, feeds)[0]
+    snr = 10 * np.log10((want**2).sum() / ((got - want) ** 2).sum())
+    runs = {name: lambda s=s: s.run(None, feeds) for name, s in sessions.items()}
+    for run in runs.values():
+        run()
+    count = max(2, min(500, int(0.03 / seconds(runs["fused"], 1))))
+    found = {name: [] for name in runs}
+    for _ in range(7):
+        for name, run in runs.items():
+            found[name].append(seconds(run, count))
+    median = {name: statistics.median(values) for name, values in found.items()}
+    best = min(median["fused"], median["scan"])
+    return [f"{best * 1e6:.0f}", f"{median['int8'] / best:.2f}", f"{snr:.0f}"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Python's own functions that make plain numbers of sizes, which fixes an axis, by functions that keep a size a size.
+
+`len`, `int`, `float`, `round`, `max` and `min`, and the functions of `math`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .values import Rows
+
+_OWN = {"torch", "rnn_export", "rnn_runtime", "builtins"}
+
+_Symbol = torch.SymInt | torch.SymFloat
+
+
+def traced() -> bool:
+    """Whether torch.export or TorchScript traces what runs."""
+    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+
+
+def _scripted(x: Any) -> bool:
+    """Whether `x` is a number as TorchScript's tracer has it: a tensor."""
+    return isinstance(x, Tensor) and x.dim() == 0 and torch._C._get_tracing_state() is not None
+
+
+def _len(x: Any) -> Any:
+    if isinstance(x, Rows):
+        return x.tensor.shape[0]
+    return x.shape[0] if isinstance(x, Tensor) and x.dim() else builtins.len(x)
+
+
+class _Plain(type):
+    """Of a class that stands in the place of its base: the base's instances are its own."""
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, cls.__base__)  # type: ignore[arg-type]
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, cls.__base__)  # type: ignore[arg-type]
+
+
+class _int(builtins.int, metaclass=_Plain):
+    def __new__(cls, x: Any = 0, *base: Any) -> Any:
+        if isinstance(x, torch.SymInt):
+            return x
+        if isinstance(x, torch.SymFloat):
+            return torch.sym_int(x)
+        if _scripted(x):
+            return x.to(torch.int64)
+        if isinstance(x, Tensor) and x.numel() == 1 and x.dtype is not torch.bool:
+            x = x.item()  # which may be a number that stays with its tensor
+            return _int(x) if isinstance(x, _Symbol) else math.trunc(x)
+        return builtins.int(x, *base)
+
+
+class _float(builtins.float, metaclass=_Plain):
+    def __new__(cls, x: Any = 0.0) -> Any:
+        if isinstance(x, _Symbol):
+            return torch.sym_float(x)
+        if _scripted(x):
+            return x if x.is_floating_point() else x.to(torch.float64)
+        if isinstance(x, Tensor) and x.numel() == 1 and x.dtype is not torch.bool:
+            return x.item() * 1.0
+        return builtins.float(x)
+
+
+def _round(x: Any, digits: int | None = None) -> Any:
+    if _scripted(x) and digits is None:
+        return torch.round(x.to(torch.float64)).to(torch.int64)
+    return builtins.round(x, digits)
+
+
+def _extreme(name: str) -> Any:
+    plain = getattr(builtins, name)
+    of_symbols: Any = getattr(torch, f"sym_{name}")
+    of_tensors: Any = getattr(torch, f"{name}imum")
+
+    def function(*items: Any, **more: Any) -> Any:
+        if more:
+            return plain(*items, **more)
+        if len(items) == 1:
+            (row,) = items
+            row = row.tensor if isinstance(row, Rows) else row
+            return getattr(row, name)() if isinstance(row, Tensor) and row.dim() == 1 else plain(row)
+        if any(map(_scripted, items)) and all(isinstance(item, Tensor | int) for item in items):
+            result = items[0]
+            for item in items[1:]:
+                result = of_tensors(torch.as_tensor(result), torch.as_tensor(item))
+            return result
+        if any(isinstance(item, _Symbol) for item in items) and all(
+            isinstance(item, _Symbol | int | float) for item in items
+        ):
+            result = items[0]
+            for item in items[1:]:
+                result = of_symbols(result, item)
+            return result
+        return plain(*items)
+
+    return function
+
+
+def _mathematics() -> types.SimpleNamespace:
+    """The module `math` whose functions take sizes."""
+
+    def function(name: str) -> Any:
+        plain, of_symbols = getattr(math, name), getattr(torch, f"_sym_{name}", None)
+        of_tensors: Any = getattr(torch, name, None)
+
+        def take(x: Any, *more: Any) -> Any:
+            if _scripted(x) and not more and of_tensors is not None:
+                result = of_tensors(x.to(torch.float64))
+                return result.to(torch.int64) if name in ("ceil", "floor", "trunc") else result
+            return of_symbols(x) if isinstance(x, _Symbol) and of_symbols is not None else plain(x, *more)
+
+        return take
+
+    names = ("sqrt", "cos", "sin", "tan", "cosh", "sinh", "tanh", "exp", "log", "log2", "ceil", "floor", "trunc")
+    known = {name: function(name) for name in names if hasattr(math, name)}
+    return types.SimpleNamespace(**{**vars(math), **known})
+
+
+_PLACED: dict[str, Any] = {
+    **{"len": _len, "int": _int, "float": _float, "round": _round},
+    **{"max": _extreme("max"), "min": _extreme("min")},
+}
+_MATH = _mathematics()
+
+
+@contextmanager
+def symbolic(model: nn.Module) -> Iterator[None]:
+    """While this lasts, the modules that a model's code stands in see these functions in the place of Python's.
+
+    A name that a module defines itself is left to it.
+    """
+    packages = {type(module).__module__.partition(".")[0] for module in model.modules()} - _OWN
+    spaces = [
+        vars(module)
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in packages and isinstance(getattr(module, "__file__", None), str)
+    ]
+    placed = [(space, name) for space in spaces for name in _PLACED if name not in space]
+    with_math = [(space, name) for space in spaces for name, value in list(space.items()) if value is math]
+    for space, name in placed:
+        space[name] = _PLACED[name]
+    for space, name in with_math:
+        space[name] = _MATH
+    try:
+        yield
+    finally:
+        for space, name in placed:
+            space.pop(name, None)
+        for space, name in with_math:
+            space[name] = math

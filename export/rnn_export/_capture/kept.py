@@ -1,0 +1,219 @@
+"""State that a model keeps to itself between calls, in attributes and buffers, as inputs and outputs.
+
+What one call leaves in the model and the next one reads is found by calling copies. It is put in place before the model
+is called and read after; the model stays as it is. A stream starts from zeros, so a model that starts from something
+else is refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import ExportError
+from .._quiet import quiet
+from . import tree
+
+
+@dataclass(frozen=True)
+class KeptSlot:
+    """One tensor that a model keeps.
+
+    Attributes:
+        module, attribute: where it is kept.
+        path: the way to it in what is kept there, which may be a tuple of tensors.
+        input, output: its names.
+        axes: for each dimension its size, or the name of the axis that it follows.
+        dtype: of the tensor.
+    """
+
+    module: str
+    attribute: str
+    path: tree.Path
+    input: str
+    output: str
+    axes: tuple[int | str, ...]
+    dtype: torch.dtype
+
+    def zeros(self, sizes: Mapping[str, int]) -> Tensor:
+        """The state at the start of a stream, for these sizes of the axes."""
+        shape = [sizes[axis] if isinstance(axis, str) else axis for axis in self.axes]
+        return torch.zeros(shape, dtype=self.dtype)
+
+
+@dataclass
+class Kept:
+    """What a model keeps in one attribute.
+
+    Attributes:
+        module, attribute: where.
+        value: what a call left there: a tensor, or tensors in tuples, lists and dicts.
+        slots: its tensors, in order.
+    """
+
+    module: str
+    attribute: str
+    value: Any
+    slots: tuple[KeptSlot, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The attribute as the model's code has it."""
+        return f"{self.module}.{self.attribute}" if self.module else self.attribute
+
+    def read(self, model: nn.Module) -> Any:
+        """What is there now."""
+        return getattr(model.get_submodule(self.module), self.attribute, None)
+
+    def write(self, model: nn.Module, value: Any) -> None:
+        """Put `value` there, past what a module does where an attribute is set."""
+        module = model.get_submodule(self.module)
+        for space in (module._buffers, module._parameters):
+            if self.attribute in space:
+                space[self.attribute] = value
+                return
+        vars(module)[self.attribute] = value
+
+
+@contextmanager
+def placed(model: nn.Module, kept: Sequence[Kept], states: Sequence[Tensor]) -> Iterator[None]:
+    """While this lasts, the model keeps these states; then what it had before."""
+    before = [one.read(model) for one in kept]
+    queue = iter(states)
+    # clones: a model may write into what it keeps, and these are its caller's
+    for one in kept:
+        one.write(model, tree.rebuild(one.value, lambda leaf: next(queue).clone() if _is_state(leaf) else leaf))
+    try:
+        yield
+    finally:
+        for one, value in zip(kept, before, strict=True):
+            one.write(model, value)
+
+
+def finals(model: nn.Module, kept: Sequence[Kept]) -> list[Tensor]:
+    """What the model keeps now, in the order of the slots."""
+    return [leaf for one in kept for _, leaf in tree.walk(one.read(model)) if _is_state(leaf)]
+
+
+def _is_state(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+def changed(before: nn.Module, after: nn.Module, same: Any) -> list[Kept]:
+    """The attributes of plain values and tensors in which two copies of a model differ."""
+    found = []
+    for (name, module), old in zip(after.named_modules(), before.modules(), strict=True):
+        was = {**vars(old), **old._buffers, **old._parameters}
+        for key, value in {**vars(module), **module._buffers, **module._parameters}.items():
+            if not key.startswith("_") and not same(value, was.get(key)):
+                found.append(Kept(name, key, value))
+    return found
+
+
+def find(
+    copy: Any, inputs: Sequence[tuple[Mapping[str, int], Sequence[Tensor]]], axes: Sequence[str], same: Any
+) -> list[Kept]:
+    """What the model keeps and reads again, with a slot for each tensor in it.
+
+    Args:
+        copy: gives a fresh copy of the flat model.
+        inputs: sizes and inputs of these sizes: the traced ones, and larger ones.
+        axes: the names of all axes.
+        same: whether two values are equal.
+
+    Raises:
+        ExportError: what it keeps are not tensors alone, has a size that no axis has, or does not start from zeros.
+    """
+    (sizes, first), (larger, others) = inputs
+
+    def run(model: Any, given: Sequence[Tensor]) -> list[Tensor]:
+        with quiet(), torch.no_grad():
+            return list(model(*[tensor.clone() for tensor in given]))
+
+    used = copy()
+    run(used, first)
+    candidates = changed(copy().model, used.model, same)
+    # Numbers in another order, so that what was computed from the first inputs shows in the next results.
+    turned = [x.flatten().roll(1).reshape(x.shape) if x.is_floating_point() else x for x in first]
+    alone = run(copy(), turned)
+    kept = []
+    for one in candidates:
+        fresh = copy()
+        one.write(fresh.model, one.value)
+        if not _equal(run(fresh, turned), alone):
+            kept.append(one)
+    names = ", ".join(one.name for one in kept or candidates) or "something"
+    leaves = {one.name: [leaf for _, leaf in tree.walk(one.value)] for one in kept}
+    if not kept or not all(isinstance(leaf, Tensor) for found in leaves.values() for leaf in found):
+        raise ExportError(
+            f"a call of the model changes the next one: it keeps {names} between calls, which is no tensor that a "
+            "state could be. Take it as an argument and return its next value, or set it anew in each call"
+        )
+    for one in kept:
+        one.slots = tuple(_slots(one, sizes, axes))
+    _settle(copy, kept, (sizes, first), (larger, others), run)
+    # A stream starts from zeros: that has to be how the model itself starts.
+    zeros = copy()
+    with placed(zeros.model, kept, [slot.zeros(sizes) for one in kept for slot in one.slots]):
+        started = run(zeros, turned)
+    if not _equal(started, alone):
+        raise ExportError(
+            f"a call of the model changes the next one: it keeps {names} between calls, and starts from something else "
+            "than zeros, from which a stream would. Take it as an argument and return its next value"
+        )
+    return kept
+
+
+def _slots(kept: Kept, sizes: Mapping[str, int], axes: Sequence[str]) -> Iterator[KeptSlot]:
+    stem = kept.name.replace(".", "_")
+    leaves = list(tree.walk(kept.value))
+    for path, leaf in leaves:
+        name = "_".join([stem, *map(str, path)]) if len(leaves) > 1 else stem
+        following = tuple(next((a for a in axes if sizes[a] == size), size) for size in leaf.shape)
+        yield KeptSlot(kept.module, kept.attribute, path, name, f"{name}_n", following, leaf.dtype)
+
+
+def _settle(copy: Any, kept: list[Kept], small: Any, large: Any, run: Any) -> None:
+    """Which dimensions of what is kept follow an axis: those with which the model runs at larger sizes too."""
+    (sizes, _), (larger, inputs) = small, large
+    slots = [slot for one in kept for slot in one.slots]
+    leaves = [leaf for one in kept for _, leaf in tree.walk(one.value)]
+    options = []
+    for leaf in leaves:
+        for size in leaf.shape:
+            options.append([*(axis for axis in sizes if sizes[axis] == size), int(size)])
+    for choice in itertools.islice(itertools.product(*options), 256):
+        parts = iter(choice)
+        chosen = [tuple(next(parts) for _ in leaf.shape) for leaf in leaves]
+        new = [KeptSlot(**{**vars(slot), "axes": axes}) for slot, axes in zip(slots, chosen, strict=True)]
+        model = copy()
+        try:
+            with placed(model.model, kept, [slot.zeros(larger) for slot in new]):
+                run(model, inputs)
+                fits = [tuple(x.shape) for x in finals(model.model, kept)] == [
+                    tuple(slot.zeros(larger).shape) for slot in new
+                ]
+        except Exception:
+            continue
+        if fits:
+            queue = iter(new)
+            for one in kept:
+                one.slots = tuple(next(queue) for _ in one.slots)
+            return
+    raise ExportError(
+        f"the model keeps {', '.join(one.name for one in kept)} between calls, of sizes that follow no axis "
+        f"({dict(sizes)}): take it as an argument and return its next value"
+    )
+
+
+def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and (torch.equal(x, y) or torch.allclose(x, y, rtol=0, atol=1e-6, equal_nan=True))
+        for x, y in zip(a, b, strict=True)
+    )

@@ -1,0 +1,75 @@
+"""The command rnn-export bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+def _sizes(_context: click.Context, _parameter: click.Parameter, items: tuple[str, ...]) -> dict[str, list[int]]:
+    sizes: dict[str, list[int]] = {}
+    for item in items:
+        axis, _, values = item.partition("=")
+        try:
+            sizes.setdefault(axis, []).extend(int(value) for value in values.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{item!r} is not of the form sequence=1,100") from None
+    return sizes
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("target", required=False)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A state dict to load into TARGET's model.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    metavar="AXIS=N,...",
+    multiple=True,
+    callback=_sizes,
+    help="Sizes of an axis to time; can be repeated. Default: the recorded example's.",
+)
+@click.option("--threads", default=1, show_default=True, help="For each backend.")
+@click.option("--rounds", default=9, show_default=True, help="How often each backend has its turn.")
+@click.option("--seconds", default=0.1, show_default=True, help="How long a turn lasts at least.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw latency by size to .svg or .png.")
+def bench(
+    bundle: Path,
+    target: str | None,
+    weights: Path | None,
+    sizes: dict[str, list[int]],
+    threads: int,
+    rounds: int,
+    seconds: float,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time every backend of BUNDLE side by side, with eager PyTorch where TARGET is given.
+
+    Each backend runs in a process of its own, in turns, and has to give the same results before it is timed. Peak
+    memory is that of its process, with all that it imports.
+    """
+    from rnn_export._bench import bench as measure
+    from rnn_runtime import InputError
+
+    if target is None and weights is not None:
+        raise click.UsageError("--weights are TARGET's: name the target too")
+    if plot is not None:
+        from rnn_runtime._plots import require
+
+        require()
+        if plot.suffix not in (".svg", ".png", ".pdf"):
+            raise click.UsageError(f"--plot {plot} is none of .svg, .png and .pdf")
+    found = measure(bundle, target, weights=weights, sizes=sizes, threads=threads, rounds=rounds, seconds=seconds)
+    if plot is not None:
+        try:
+            found.plot(plot)
+        except OSError as error:
+            raise InputError(f"{plot} cannot be written: {error.strerror}") from None
+    click.echo(found.to_json() if as_json else str(found))

@@ -1,0 +1,84 @@
+"""What lies past a row's length does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ._draw import Arrays
+from ._subject import Part, Subject, Trial, common
+
+
+class Padding:
+    """Neither the values past a row's length nor how many there are change what the row gives."""
+
+    name = "padding"
+    promise = "what lies past a row's length changes nothing, whatever it is and however long"
+
+    def unfit(self, subject: Subject) -> str | None:
+        """Models without lengths."""
+        return "the model takes no lengths" if subject.signature.lengths is None else None
+
+    def space(self, subject: Subject) -> dict[str, tuple[int, int]]:
+        """How many steps are added."""
+        lengths = subject.signature.lengths
+        return subject.space(extra=(0, 0 if lengths is not None and lengths.full else 5))
+
+    def corners(self, subject: Subject) -> Sequence[Trial]:
+        """Other values, then more steps too."""
+        lengths = subject.signature.lengths
+        sizes = {axis: 7 if axis in subject.sequences else 4 for axis in subject.signature.axis_names}
+        extras = [0] if lengths is not None and lengths.full else [0, 3]
+        return [{**sizes, "extra": extra, "values": 4, "seed": seed} for extra in extras for seed in range(2)]
+
+    def check(self, subject: Subject, trial: Trial) -> list[Part]:
+        """Each row's own steps, and outputs without steps, against those with other padding."""
+        signature, lengths = subject.signature, subject.signature.lengths
+        assert lengths is not None
+        inputs = subject.inputs(trial)
+        valid = inputs[lengths.input]
+        other = self._repadded(subject, trial, inputs)
+        want, got = subject.attempt(inputs), subject.attempt(other)
+        steps = {lengths.axis, f"max({lengths.input})"}
+        parts = []
+        for spec in signature.outputs:
+            a, b = common(got[spec.name], want[spec.name])
+            along = [dim for dim, axis in enumerate(spec.axes) if axis in steps]
+            if along and subject.batch in spec.axes and a.shape == b.shape:
+                inside = _inside(valid, a.shape, spec.axes.index(subject.batch), along[0])
+                # Past a row's end anything may stand.
+                a, b = np.where(inside, a, b), b
+            parts.append((spec.name, subject.between(spec.name, a, b)))
+        return parts
+
+    def _repadded(self, subject: Subject, trial: Trial, inputs: Arrays) -> Arrays:
+        signature, lengths = subject.signature, subject.signature.lengths
+        assert lengths is not None
+        sizes = subject.sizes(trial)
+        wider = {**sizes, lengths.axis: sizes[lengths.axis] + trial["extra"]}
+        other = subject.draw(wider, trial["seed"] + 1)
+        valid = inputs[lengths.input]
+        for spec in signature.inputs:
+            own = inputs[spec.name]
+            if lengths.axis not in spec.axes:
+                other[spec.name] = own
+                continue
+            along = spec.axes.index(lengths.axis)
+            padded = other[spec.name]
+            if padded.dtype.kind == "f":
+                padded *= padded.dtype.type(10)
+            kept = (slice(None),) * along + (slice(own.shape[along]),)
+            if subject.batch in spec.axes:
+                inside = _inside(valid, own.shape, spec.axes.index(subject.batch), along)
+                padded[kept] = np.where(inside, own, padded[kept])
+            else:
+                padded[kept] = own  # of all rows at once
+        return other
+
+
+def _inside(lengths: np.ndarray, shape: tuple[int, ...], rows: int, along: int) -> np.ndarray:
+    """Which elements of an array of this shape lie within their row's length."""
+    steps = np.arange(shape[along]).reshape([-1 if dim == along else 1 for dim in range(len(shape))])
+    limits = lengths.reshape([-1 if dim == rows else 1 for dim in range(len(shape))])
+    return np.broadcast_to(steps < limits, shape)

@@ -122,7 +122,8 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(document(__version__))
+        models = {name: metadata(*repository.find(name))["versions"] for name in repository.models}
+        return JSONResponse(document(__version__, models))
 
     async def stream(socket: WebSocket) -> None:
         """One connection, one stream: it begins with the connection and ends with it."""

@@ -22,8 +22,9 @@ _ERRORS = {
 }
 
 
-def document(version: str) -> dict[str, Any]:
-    """The document, for OpenAPI 3.1."""
+def document(version: str, models: dict[str, list[str]]) -> dict[str, Any]:
+    """The document, for OpenAPI 3.1, of a server of these models and versions."""
+    known = {"model": list(models), "version": sorted({v for versions in models.values() for v in versions})}
     paths: dict[str, Any] = {
         "/v2": {"get": _get("The server, and the protocol's extensions that it has.", "Server")},
         "/v2/health/live": {"get": _bare("Whether the server is alive.")},
@@ -33,7 +34,7 @@ def document(version: str) -> dict[str, Any]:
     }
     for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         parameters = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": known[name]}}
             for name in ("model", "version")
             if f"{{{name}}}" in base
         ]

@@ -11,7 +11,7 @@ SERVE_VENV := .venv-serve
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench-streaming bench-pool conformance conformance-latest real-models lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ soak: $(VENV)/.installed ## four minutes of 64 threads on a StreamPool and a mil
 
 bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams; a quiet machine is needed
 	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128
+
+bench-serving: $(SERVE_VENV)/.installed ## measure rnn-export serve and triton beside the obvious servers; a quiet machine is needed
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py

@@ -7,10 +7,11 @@ CUDA_VENV := .venv-cuda
 OLDEST_VENV := .venv-oldest
 BENCH_VENV := .venv-bench
 REAL_VENV := .venv-real
+SERVE_VENV := .venv-serve
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda soak bench-streaming bench-pool conformance conformance-latest real-models loops lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ test-oldest: $(OLDEST_VENV)/.installed ## run the runtime's tests with the oldes
 test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-gpu (250 MB): on a GPU if there is one, else the errors without
 	$(CUDA_VENV)/bin/python -m pytest tests/runtime
 
+test-serve: $(SERVE_VENV)/.installed ## run the server's tests, with Triton's client and a real Triton (another 600 MB)
+	$(SERVE_VENV)/bin/python -m pytest tests/serve
+
 bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/streaming.py
 	$(BENCH_VENV)/bin/python benchmarks/threads.py
@@ -41,6 +45,9 @@ soak: $(VENV)/.installed ## four minutes of 64 threads on a StreamPool and a mil
 
 bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams; a quiet machine is needed
 	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128
+
+bench-serving: $(SERVE_VENV)/.installed ## measure rnn-export serve and triton beside the obvious servers; a quiet machine is needed
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py
@@ -65,7 +72,7 @@ lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) $(SERVE_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
@@ -92,6 +99,15 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt benchmarks/requirements
 	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --requirement benchmarks/requirements.txt
+	touch $@
+
+# Triton's packages want an older NumPy and protobuf than the rest has pinned.
+$(SERVE_VENV)/.installed: pyproject.toml constraints.txt constraints-serve.txt
+	test -x $(SERVE_VENV)/bin/python || $(PYTHON) -m venv $(SERVE_VENV)
+	awk -F == 'FNR == NR { older[$$1]; print; next } !($$1 in older)' constraints-serve.txt constraints.txt > $(SERVE_VENV)/constraints.txt
+	$(SERVE_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(SERVE_VENV)/constraints.txt \
+		--build-constraint constraints.txt --editable ".[cpu,export,serve,triton]" --group test-serve
 	touch $@
 
 # The packages' own dependencies stay out: what a model needs of them is PyTorch and NumPy alone.

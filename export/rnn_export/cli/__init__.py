@@ -13,6 +13,8 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .run import run
+from .serve import serve
+from .triton import triton
 from .verify import verify
 
 
@@ -31,7 +33,7 @@ def group() -> None:
     """
 
 
-for command in (bench, doctor, export, inspect, run, verify):
+for command in (bench, doctor, export, inspect, run, serve, triton, verify):
     group.add_command(command)
 
 

@@ -171,3 +171,35 @@ def test_a_size_that_is_compared_with_a_kept_one_is_not_fixed(tmp_path):
 def test_layer_normalisation_and_plain_numbers_keep_float64(tmp_path, name):
     _, bundle = exported(name, tmp_path / "bundle", torch.float64, formats=["onnx"])
     assert max(row.error for row in bundle.report.rows) < 1e-11
+
+
+class Filled(nn.Module):
+    """A cell whose state begins as memory that is then filled with zeros, as older code writes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(3, 5)
+        self.norm = nn.LayerNorm(5)
+
+    def forward(self, x):
+        h = x.data.new(x.shape[0], 5).zero_()
+        outputs = []
+        for t in range(x.shape[1]):
+            h = self.norm(self.cell(x[:, t], h))
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+def test_a_state_that_is_filled_with_zeros_is_lifted_whatever_its_module_is_called(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), Filled())  # the path of the loop is "1", which is no name in Python
+    axes = {"input": {0: "batch", 1: "sequence"}}
+    bundle = export(model, torch.randn(2, 5, 4), tmp_path / "bundle", axes=axes, state="lift")
+    (pair,) = bundle.signature.states
+    x = torch.randn(3, 13, 4)
+    stream = rnn_runtime.load(bundle).stream(batch=3)
+    parts = [next(iter(stream.push(part.numpy()).values())) for part in x.split([1, 4, 8], 1)]
+    with torch.no_grad():
+        want = model.double()(x.double()).numpy()
+    np.testing.assert_allclose(np.concatenate(parts, 1), want, rtol=0, atol=1e-5)
+    assert pair.input != pair.output

@@ -6,8 +6,11 @@ from torch import fx
 
 from .graph import JOINS, MOVES, aten
 
-_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
-_FULL = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2}
+_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default, aten.zero.default, aten.zero_.default}
+_FULL = {
+    **{aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2},
+    **{aten.fill.Scalar: 1, aten.fill_.Scalar: 1},
+}
 
 
 def is_zeros(node: fx.Node) -> bool:

@@ -58,7 +58,7 @@ def lift(prepared: Prepared, rolled: nn.Module, graph: fx.GraphModule) -> Prepar
             slot = _slot(prepared, own, node, letter, state.meta["val"], names)
             own.append(slot)
             with graph.graph.inserting_after(inputs[-1]):
-                inputs.append(graph.graph.placeholder(slot.input))
+                inputs.append(graph.graph.placeholder(f"lifted_{len(own)}"))  # a module's path may begin with a digit
             _give(graph, node, put, inputs[-1])
             finals.append(_final(graph, node, position))
     if not own and not prepared.flat.lifted:

@@ -232,20 +232,13 @@ def page(results):
         if found and found[0] != "exact":
             said = found[1].replace(str(ROOT) + "/", "").replace("|", "\\|")
             lines.append(f"- `{name}`: {said}")
-    own = [found["float32"] for found in results.get("ours", {}).values()]
-    seconds = sorted(took for kind, _, took in own if kind == "exact") or [0.0]
     versions = []
     for package in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
         try:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    lines += [
-        "",
-        f"An export takes {seconds[len(seconds) // 2]:.1f} s in the median and {seconds[-1]:.1f} s at most, verification",
-        f"included. {', '.join(versions)}; Python {platform.python_version()}.",
-        "",
-    ]
+    lines += ["", f"{', '.join(versions)}; Python {platform.python_version()}.", ""]
     return "\n".join(lines)
 
 

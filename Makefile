@@ -8,7 +8,7 @@ BENCH_VENV := .venv-bench
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-cuda bench-streaming conformance conformance-latest lint clean
+.PHONY: help demo test test-runtime test-cuda bench-streaming conformance conformance-latest reported lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ conformance-latest: ## run SAMPLE=N of it with the newest versions there are, an
 	$(LATEST_VENV)/bin/python -m pip install --quiet --upgrade --editable ".[cpu,export]"
 	$(LATEST_VENV)/bin/python tests/conformance/run.py --parts ours --sample $(SAMPLE) \
 		--results build/conformance-latest.json --output docs/conformance-latest.md
+
+reported: $(VENV)/.installed ## settle the problems that people reported, some minutes, and write docs/reported-problems.md
+	$(VENV)/bin/python tests/reported/run.py
 
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check

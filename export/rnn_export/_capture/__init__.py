@@ -5,28 +5,28 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from rnn_runtime import Signature
+from rnn_runtime import InputError, Signature
 
 from .._errors import ExportError
 from .._quiet import quiet
 from . import bare, graph
 from .describe import describe
 from .graph import Layer
-from .module import REFUSED
+from .module import REFUSED, copied
 from .prepare import Prepared, State, prepare
 from .sample import Sampler
 from .scan_leaf import replace_scans
 from .tidy import tidy
 from .trace import trace
 
-__all__ = ["Captured", "Layer", "Prepared", "State", "capture", "prepare", "sequences"]
+__all__ = ["Captured", "Layer", "Prepared", "State", "capture", "fix", "prepare", "sequences"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def capture(
         ExportError: the model fails on its example, or cannot be captured.
     """
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
-    program = trace(prepared)
-    replace_scans(program)
-    tidy(program)
+    program = _program(prepared)
     if not graph.recurrent(program) and not isinstance(state, Mapping):
         raise ExportError(
             "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan. Where it makes one "
@@ -84,6 +82,66 @@ def capture(
         )
     if output_names is None and bare.layer(model) is not None:
         output_names = bare.OUTPUTS[: len(prepared.output_paths)]
+    return _described(program, prepared, output_names, lengths, state)
+
+
+def fix(captured: Captured, sizes: Mapping[str, int]) -> Captured:
+    """The same model with some of its dynamic axes fixed, captured again.
+
+    Args:
+        captured: the model, which takes any size.
+        sizes: the axes and the size of each.
+
+    Raises:
+        InputError: there is no such axis, or a size is no number of 1 or more.
+    """
+    known = captured.signature.axis_names
+    for axis, size in sizes.items():
+        if axis not in known:
+            raise InputError(f"sizes names {axis!r}, but the dynamic axes are {', '.join(known)}: use those names")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise InputError(f"the size of {axis!r} is {size!r}; expected a whole number of 1 or more")
+    axes = {
+        name: {dim: axis for dim, axis in dimensions.items() if axis not in sizes}
+        for name, dimensions in captured.axes.items()
+    }
+    inputs = replace(captured.flat.inputs)
+    flat = copied(captured.flat)
+    example = captured.sampler.draw({**captured.example_sizes, **sizes}, seed=0)
+    # The initial states of the example are zeros, as the runtime's are.
+    states = {state.input for state in captured.signature.states}
+    example = [torch.zeros_like(t) if name in states else t for name, t in zip(captured.names, example, strict=True)]
+    inputs.example = example
+    prepared = replace(
+        Prepared(**{item.name: getattr(captured, item.name) for item in fields(Prepared)}),
+        flat=flat,
+        axes=axes,
+        example_sizes={axis: size for axis, size in captured.example_sizes.items() if axis not in sizes},
+        sizes={axis: size for axis, size in captured.sizes.items() if axis not in sizes},
+        traced=captured.sampler.draw({**captured.sizes, **sizes}, seed=0),
+    )
+    flat.inputs = inputs
+    program = _program(prepared)
+    names = [spec.name for spec in captured.signature.outputs]
+    pairs = {state.input: state.output for state in captured.signature.states}
+    return _described(program, prepared, names, None, pairs)
+
+
+def _program(prepared: Prepared) -> ExportedProgram:
+    program = trace(prepared)
+    replace_scans(program)
+    tidy(program)
+    return program
+
+
+def _described(
+    program: ExportedProgram,
+    prepared: Prepared,
+    output_names: Sequence[str] | None,
+    lengths: str | None,
+    state: State,
+) -> Captured:
+    """All that the other rooms need to know, from a traced program."""
     signature, layers = describe(program, prepared, output_names, lengths, state)
     sampler = Sampler.of(signature, prepared.flat.inputs.example)
     if signature.lengths is not None and _needs_full_lengths(prepared, sampler):

@@ -17,6 +17,7 @@ from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
 from . import bare, lift, tree
+from .follow import follow
 from .module import REFUSED, Flat, copied, flat_model, require_stateless
 from .sample import Sampler
 
@@ -67,14 +68,16 @@ def prepare(
         flat.inputs.names = list(bare.INPUTS[: len(example)])
         axes = bare.merged(bare.axes(layer, flat.inputs), axes or {})
     names, dynamic = axis_map.named(flat, axes, input_names)
-    if not any(dynamic.values()):
+    fixed = axes is not None and set(names) <= set(axes)  # that none is dynamic is then said of each input
+    if not any(dynamic.values()) and not fixed:
         raise InputError(
             f"no axis is dynamic: name them, as in axes={{{names[0]!r}: {{0: 'batch', 1: 'sequence'}}}} "
             "(only a bare nn.RNN, nn.LSTM or nn.GRU has axes that are known)"
         )
+    dynamic = follow(flat, names, dynamic, given=axes or {})
     sizes = example_sizes = axis_map.sizes(names, dynamic, example)
     traced = list(example)
-    if min(sizes.values()) < 2:  # a size of 1 would be taken for a constant
+    if min(sizes.values(), default=2) < 2:  # a size of 1 would be taken for a constant
         sizes = {axis: max(size, 2) for axis, size in sizes.items()}
         traced = Sampler(names, dynamic, example).draw(sizes, seed=0)
     output_paths = _run_twice(flat, traced)

@@ -63,8 +63,9 @@ class Sampler:
         ]
         if self.lengths and name == self.lengths[0]:
             return self._lengths(shape[0], sizes[self.lengths[1]], generator).to(example.dtype)
-        if list(example.shape) == shape and not self.axes[name]:
-            return example.clone()  # of one size always: more likely a setting than data
+        setting = any(self.axes.values()) or example.numel() == 1  # of one size among others that change: no data
+        if not self.axes[name] and setting and name not in self.normal:
+            return example.clone()
         values = example.flatten()
         constant = values.numel() == 0 or bool((values == values[0]).all())
         if name in self.normal or (constant and example.dtype.is_floating_point):

@@ -368,3 +368,23 @@ def test_n1_a_second_export_of_the_process_keeps_its_axes(tmp_path, cell):
     for k in range(2):
         case = Case(("N1",), lambda: cell(6, 4), {"input": X}, options={"state": "none"}, formats=("onnx", "pt2"))
         right(case, tmp_path / str(k))
+
+
+@pytest.mark.reported("D2", "F")
+def test_d2_lengths_that_have_to_be_sorted_go_along(tmp_path):
+    class Sorted(Names):
+        def forward(self, tokens, lengths):
+            packed = pack_padded_sequence(self.embedding(tokens), lengths, batch_first=True)
+            return self.scores(pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0])
+
+    case = Case(
+        ("D2",),
+        Sorted,
+        {"tokens": Ids(50, ("batch", "sequence")), "lengths": Lengths(sort=True)},
+        options={"sizes": {"batch": 2}},
+    )
+    bundle = export(path=tmp_path / "b", **{**case.arguments(), "formats": ["onnx"]})
+    assert bundle.signature.input("lengths").axes == (2,)
+    tokens, lengths = case.draw({"batch": 2, "sequence": 19})
+    got = rnn_runtime.load(bundle).run(tokens.numpy(), lengths=lengths.numpy())
+    close(list(got.values()), case.eager([tokens, lengths]), BOUND[torch.float32])

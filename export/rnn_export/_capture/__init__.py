@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,26 +101,27 @@ def fix(captured: Captured, sizes: Mapping[str, int]) -> Captured:
             raise InputError(f"sizes names {axis!r}, but the dynamic axes are {', '.join(known)}: use those names")
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise InputError(f"the size of {axis!r} is {size!r}; expected a whole number of 1 or more")
-    axes = {
-        name: {dim: axis for dim, axis in dimensions.items() if axis not in sizes}
-        for name, dimensions in captured.axes.items()
-    }
-    inputs = replace(captured.flat.inputs)
-    flat = copied(captured.flat)
-    example = captured.sampler.draw({**captured.example_sizes, **sizes}, seed=0)
-    # The initial states of the example are zeros, as the runtime's are.
+    # Sorted lengths are taken by every model, and the states of an example are zeros.
+    sampler = replace(captured.sampler, sorted_lengths=True)
     states = {state.input for state in captured.signature.states}
-    example = [torch.zeros_like(t) if name in states else t for name, t in zip(captured.names, example, strict=True)]
-    inputs.example = example
-    prepared = replace(
-        Prepared(**{item.name: getattr(captured, item.name) for item in fields(Prepared)}),
+    drawn = zip(captured.names, sampler.draw({**captured.example_sizes, **sizes}, seed=0), strict=True)
+    flat = copied(captured.flat)
+    flat.inputs = replace(
+        flat.inputs, example=[torch.zeros_like(tensor) if name in states else tensor for name, tensor in drawn]
+    )
+    prepared = Prepared(
         flat=flat,
-        axes=axes,
+        names=captured.names,
+        axes={
+            name: {dim: axis for dim, axis in dimensions.items() if axis not in sizes}
+            for name, dimensions in captured.axes.items()
+        },
         example_sizes={axis: size for axis, size in captured.example_sizes.items() if axis not in sizes},
         sizes={axis: size for axis, size in captured.sizes.items() if axis not in sizes},
-        traced=captured.sampler.draw({**captured.sizes, **sizes}, seed=0),
+        traced=sampler.draw({**captured.sizes, **sizes}, seed=0),
+        output_paths=captured.output_paths,
+        fixed=sizes,
     )
-    flat.inputs = inputs
     program = _program(prepared)
     names = [spec.name for spec in captured.signature.outputs]
     pairs = {state.input: state.output for state in captured.signature.states}

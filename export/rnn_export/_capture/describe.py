@@ -32,7 +32,7 @@ def describe(
         ExportError: explicit state was asked for and there is none.
     """
     names, axes, output_paths = prepared.names, prepared.axes, prepared.output_paths
-    found = _lengths(program, names)
+    found = _lengths(program, names, fixed=bool(prepared.fixed))
     _check_lengths(lengths, names, None if found is None else names[found[0]])
     axis_names = _AxisNames(program, names, axes, None if found is None else names[found[0]])
     pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.lifted}
@@ -60,7 +60,7 @@ def describe(
     return signature, layers(program, axis_names.over)
 
 
-def _lengths(program: ExportedProgram, names: Sequence[str]) -> tuple[int, fx.Node] | None:
+def _lengths(program: ExportedProgram, names: Sequence[str], *, fixed: bool) -> tuple[int, fx.Node] | None:
     """The input that packed sequences take their lengths from: (its position, the padded data)."""
     inputs = user_inputs(program)
     found: dict[int, fx.Node] = {}
@@ -73,7 +73,7 @@ def _lengths(program: ExportedProgram, names: Sequence[str]) -> tuple[int, fx.No
             "of lengths: export the parts that use them as models of their own"
         )
     for position, data in found.items():
-        if not isinstance(inputs[position].meta["val"].shape[0], torch.SymInt):
+        if not fixed and not isinstance(inputs[position].meta["val"].shape[0], torch.SymInt):
             raise InputError(
                 f"{names[position]!r} holds the lengths and has a fixed number of rows: name its dimension 0 in axes, "
                 "as the batch of what is packed"

@@ -15,7 +15,7 @@ from .module import REFUSED, Flat, copied
 Way = tuple[tuple[int, int], ...]
 """(input, dimension) of all that grows along."""
 
-MOST = 64
+MOST = 128
 """Combinations that are tried for one axis; a model has few inputs without a name for any of their dimensions."""
 
 
@@ -33,18 +33,20 @@ def follow(flat: Flat, names: list[str], axes: Axes, given: Collection[str]) -> 
     example = flat.inputs.example
     taken = {size for tensor in example for size in tensor.shape}
     for axis, size in sizes(names, axes, example).items():
+        ways = list(itertools.islice(_ways(example, free, size), MOST))
+        if len(ways) == 1:
+            continue
         larger = next(size * factor for factor in itertools.count(2) if size * factor not in taken)
         named = [(k, dim) for k, name in enumerate(names) for dim, other in axes[name].items() if other == axis]
         before = _shapes(flat, example)
-        ways: dict[tuple[int, int], list[Way]] = {}
-        for way in itertools.islice(_ways(example, free, size), MOST):
+        ranked: dict[tuple[int, int], list[Way]] = {}
+        for way in ways:
             after = _shapes(flat, _grown(example, [*named, *way], larger))
             if before is not None and after is not None:
-                growth = sum(
-                    a != b for one, other in zip(before, after, strict=True) for a, b in zip(one, other, strict=True)
-                )
-                ways.setdefault((-growth, len(way)), []).append(way)
-        best = ways[min(ways)] if ways else []
+                sizes_of = zip(before, after, strict=True)
+                growth = sum(a != b for one, other in sizes_of for a, b in zip(one, other, strict=False))
+                ranked.setdefault((-growth, len(way)), []).append(way)
+        best = ranked[min(ranked)] if ranked else []
         for k, dim in best[0] if len(best) == 1 else ():
             found[names[k]][dim] = axis
     return found

@@ -34,6 +34,7 @@ class Prepared:
         example_sizes: the size that the example gives each dynamic axis.
         sizes, traced: sizes of two or more, and inputs of these sizes: the example itself, or larger ones.
         output_paths: the way to each result in what the model returns; lifted states last.
+        fixed: the sizes of axes that are dynamic in the model and not in the files.
     """
 
     flat: Flat
@@ -43,6 +44,7 @@ class Prepared:
     sizes: dict[str, int]
     traced: list[Tensor]
     output_paths: list[tree.Path]
+    fixed: Mapping[str, int]
 
 
 def prepare(
@@ -86,7 +88,7 @@ def prepare(
         traced += [slot.zeros(sizes) for slot in flat.lifted]
         example += [slot.zeros(example_sizes) for slot in flat.lifted]
         output_paths += [(slot.output,) for slot in flat.lifted]
-    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths)
+    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths, fixed={})
 
 
 def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:

@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SLICE = 28
+SLICE = 22
 ALWAYS = ("test_rows.py", "test_guides.py")
 
 

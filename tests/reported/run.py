@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -119,7 +120,8 @@ torch {torch.__version__}, onnxscript {onnxscript.__version__}, onnx {onnx.__ver
 
 
 def short(text: str) -> str:
-    return " ".join(text.replace("|", "/").replace("\x1b", "").split())[:150]
+    plain = re.sub(r"\x1b\[\d*m", "", text)
+    return " ".join(plain.replace("|", "/").split())[:150]
 
 
 def main() -> None:

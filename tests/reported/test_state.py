@@ -197,14 +197,19 @@ def test_s1_step_by_step_is_the_whole(tmp_path):
 @pytest.mark.xfail(reason=KEPT, strict=True)
 @pytest.mark.parametrize("buffer", [True, False], ids=["buffer", "attribute"])
 def test_s2_state_that_the_model_keeps_becomes_a_pair(tmp_path, buffer):
-    bundle = export(
-        Holds(buffer), torch.randn(5, 3, 6), tmp_path / "b", axes={"x": {0: "sequence"}}, formats=["onnx"], state="lift"
-    )
-    (pair,) = bundle.signature.states
-    assert bundle.signature.input(pair.input).axes[-1] == 4
-    stream, wide = rnn_runtime.load(bundle).stream(), Holds(buffer).double()
-    wide.load_state_dict(Holds(buffer).state_dict(), strict=False)
-    assert stream.state[pair.input].shape == (1, 3, 4)
+    torch.manual_seed(0)
+    model, axes = Holds(buffer), {"x": {0: "sequence"}}
+    bundle = export(model, torch.randn(5, 3, 6), tmp_path / "b", axes=axes, formats=["onnx"], state="lift")
+    assert len(bundle.signature.states) == 1
+    runtime, state = rnn_runtime.load(bundle), None
+    model = copy.deepcopy(model).double()
+    model.h = model.h.double()
+    for steps in (1, 17, 2):
+        x = torch.randn(steps, 3, 6)
+        result = runtime.run(x.numpy(), state=state)
+        with torch.no_grad():
+            np.testing.assert_allclose(result[0], model(x.double()).numpy(), rtol=0, atol=1e-6)
+        state = result.state
 
 
 @pytest.mark.reported("S2", "X")

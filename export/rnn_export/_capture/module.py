@@ -167,7 +167,8 @@ def private_copy(model: nn.Module) -> nn.Module:
         ExportError: something in it cannot be copied.
     """
     try:
-        return copied(model).cpu()
+        with quiet():  # a copy of TorchScript warns of its own attributes
+            return copied(model).cpu()
     except Exception as error:
         raise ExportError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); export works on a copy, so "

@@ -17,8 +17,11 @@ KNOWN_BAD = {
 """(package, version) -> what is wrong with it and what to do."""
 
 NOTED = {
-    ("onnx", "1.20."): "has a ReferenceEvaluator that ignores the direction of RNN, LSTM and GRU (onnx#7935): nothing "
-    "here uses it, and it is no yardstick for a bidirectional layer",
+    (
+        "onnx",
+        "1.20.",
+    ): "has a ReferenceEvaluator that ignores the direction of RNN, LSTM and GRU (onnx#7935): no export "
+    "is held against it, and it is no yardstick for a bidirectional layer",
     ("onnxruntime", "1.21."): "has a GRU kernel that was reported as 7 to 21 % slower than 1.20's "
     "(onnxruntime#27188): its results are right",
 }

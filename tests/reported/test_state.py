@@ -13,8 +13,6 @@ from torch import nn
 import rnn_runtime
 from rnn_export import ExportError, InputError, export
 
-KEPT = "state in buffers and attributes is refused by name, and not yet lifted"
-
 
 class Holds(nn.Module):
     """GRU whose hidden state stays in a buffer or an attribute from call to call."""
@@ -194,7 +192,6 @@ def test_s1_step_by_step_is_the_whole(tmp_path):
 
 
 @pytest.mark.reported("S2", "F")
-@pytest.mark.xfail(reason=KEPT, strict=True)
 @pytest.mark.parametrize("buffer", [True, False], ids=["buffer", "attribute"])
 def test_s2_state_that_the_model_keeps_becomes_a_pair(tmp_path, buffer):
     torch.manual_seed(0)

@@ -227,6 +227,139 @@ def test_d2_sizes_that_do_not_fit_are_refused(tmp_path, sizes, text):
     assert list(tmp_path.iterdir()) == []
 
 
+class Looped(nn.Module):
+    """A Python loop over a cell of PyTorch, or over one that no library has."""
+
+    def __init__(self, own):
+        super().__init__()
+        self.cell, self.own = nn.GRUCell(6, 4), nn.Linear(10, 4) if own else None
+
+    def forward(self, input):
+        h, outputs = input.new_zeros(input.shape[1], 4), []
+        for x in input:
+            h = self.cell(x, h) if self.own is None else h + torch.tanh(self.own(torch.cat([x, h], 1)))
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
+class Masked(nn.Module):
+    """A decision by value, which is proven general."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(6, 4)
+
+    def forward(self, input, ended):
+        if ended.any():
+            input = input * (~ended).unsqueeze(-1)
+        return self.gru(input)[0]
+
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru, self.h = nn.GRU(6, 4), None
+
+    def forward(self, input):
+        y, self.h = self.gru(input, self.h)
+        return y
+
+
+ENDED = torch.tensor([[False, True, False]] * 5)
+
+
+@pytest.mark.reported("D2", "F")
+@pytest.mark.parametrize("sizes", [{"sequence": 9}, {"batch": 2}, {"sequence": 1, "batch": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("model", "operator", "more"),
+    [(Looped(False), "GRU", ()), (Looped(True), "Scan", ()), (Masked(), "GRU", (ENDED,)), (Keeps(), "GRU", ())],
+    ids=["cell", "own", "decides", "keeps"],
+)
+def test_d2_loops_decisions_and_kept_state_are_fixed_too(tmp_path, model, operator, more, sizes):
+    model = copy.deepcopy(model)
+    axes = {"input": {0: "sequence", 1: "batch"}, **({"ended": {0: "sequence", 1: "batch"}} if more else {})}
+    bundle = export(
+        model, (torch.randn(5, 3, 6), *more), tmp_path / "b", axes=axes, formats=["onnx", "torchscript"], sizes=sizes
+    )
+    wanted = tuple(sizes.get(axis, axis) for axis in ("sequence", "batch"))
+    assert bundle.signature.input("input").axes == (*wanted, 6)
+    assert [state.input for state in bundle.signature.states] == (["h"] if isinstance(model, Keeps) else [])
+    assert operators(bundle)[operator] == 1
+    assert verify(model, bundle).passed
+
+
+@pytest.mark.reported("D3", "F")
+@pytest.mark.parametrize("own", [False, True], ids=["cell", "own"])
+def test_d3_the_steps_of_a_python_loop_are_written_out(tmp_path, own):
+    model = Looped(own).eval()
+    bundle = export(
+        model,
+        torch.randn(5, 3, 6),
+        tmp_path / "b",
+        axes={"input": {0: "sequence", 1: "batch"}},
+        lowering="decomposed",
+        sizes={"sequence": 13},
+        formats=["onnx"],
+    )
+    decomposed(bundle)
+    x = torch.randn(13, 11, 6)
+    with torch.no_grad():
+        want = copy.deepcopy(model).double()(x.double()).numpy()
+    close(list(rnn_runtime.load(bundle).run(x.numpy()).values()), [want], BOUND[torch.float32])
+
+
+@pytest.mark.reported("D3", "X")
+@pytest.mark.parametrize("sizes", [None, {"batch": 1}], ids=["dynamic", "batch"])
+def test_d3_a_loop_of_any_length_is_not_written_out(tmp_path, sizes):
+    with pytest.raises(ExportError, match=r"the Scan '' runs over 'sequence' as a Scan.*sizes=\{'sequence': 16\}"):
+        export(
+            Looped(True),
+            torch.randn(5, 3, 6),
+            tmp_path / "b",
+            axes={"input": {0: "sequence", 1: "batch"}},
+            lowering="decomposed",
+            sizes=sizes,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.reported("D2", "X")
+def test_d2_the_lifted_state_of_a_loop_keeps_its_axes(tmp_path):
+    with pytest.raises(InputError, match=r"lifted state of a Python loop.*leave `sizes` out"):
+        export(
+            Looped(False),
+            torch.randn(5, 3, 6),
+            tmp_path / "b",
+            axes={"input": {0: "sequence", 1: "batch"}},
+            state="lift",
+            sizes={"batch": 1},
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.reported("R2", "W")
+@pytest.mark.parametrize("options", [{"split_directions": True}, {"sizes": {"sequence": 4, "batch": 1}}], ids=str)
+def test_r2_int8_goes_with_split_directions_and_with_fixed_sizes(tmp_path, options):
+    model = nn.LSTM(6, 16, bidirectional=True)
+    bundle = export(model, torch.randn(5, 3, 6), tmp_path / "b", precision="int8", **options)
+    assert bundle.quantized.layers == ("LSTM",)
+    assert operators(bundle)["DynamicQuantizeLSTM"] == (2 if "split_directions" in options else 1)
+
+
+@pytest.mark.reported("D4", "F")
+def test_d4_an_rnn_that_is_faster_as_a_scan_is_two_operators_all_the_same(tmp_path):
+    bundle = export(
+        nn.RNN(6, 64, bidirectional=True),
+        torch.randn(5, 3, 6),
+        tmp_path / "b",
+        split_directions=True,
+        state="none",
+        formats=["onnx"],
+    )
+    one_way(bundle)
+    assert operators(bundle)["RNN"] == 2
+
+
 @pytest.mark.reported("D3", "F")
 def test_d3_one_static_frame_with_its_state_for_a_chip(tmp_path):
     """The state of a layer inside is an input, nothing is dynamic, and a thousand frames equal the whole."""

@@ -15,8 +15,6 @@ import rnn_runtime
 from rnn_export import ExportError, export
 from rnn_export.cli import main
 
-LOOPS = "a Python loop over time is refused by its line, and not yet rolled into a Scan"
-
 
 class CellLoop(nn.Module):
     """for t in range(T): LSTMCell."""
@@ -129,9 +127,9 @@ class Old(nn.Module):
 
 X = ("sequence", "batch", 6)
 CASES = [
-    Case(("T1",), CellLoop, {"x": X}, open=LOOPS, formats=("onnx",)),
+    Case(("T1",), CellLoop, {"x": X}, formats=("onnx", "torchscript")),
     Case(("T2",), OwnCell, {"x": X, "h": ("batch", 4)}, name="scan", formats=("onnx",), theirs=False),
-    Case(("T2",), OwnLoop, {"x": X, "h": ("batch", 4)}, name="loop", open=LOOPS, formats=("onnx",)),
+    Case(("T2",), OwnLoop, {"x": X, "h": ("batch", 4)}, name="loop", formats=("onnx", "torchscript")),
     Case(
         ("T4",),
         lambda: nn.GRU(39, 256, 2, batch_first=True),

@@ -11,7 +11,7 @@ SERVE_VENV := .venv-serve
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ real-models: $(REAL_VENV)/.installed ## export models of other people's packages
 
 loops: $(VENV)/.installed ## run all Python loops of tests/loops, half an hour, and write docs/loops.md
 	$(VENV)/bin/python tests/loops/run.py
+
+reported: $(VENV)/.installed ## settle the problems that people reported, some minutes, and write docs/reported-problems.md
+	$(VENV)/bin/python tests/reported/run.py
 
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check

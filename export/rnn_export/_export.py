@@ -16,7 +16,7 @@ from rnn_runtime._bundle import ONNX
 
 from . import _backends, _lower
 from ._alone import alone
-from ._capture import Layer, capture
+from ._capture import Layer, capture, fix
 from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._inspect import count_operators, inspect
 from ._quantize import Quantized, check_precision, measured_tolerance, quantize
@@ -63,6 +63,8 @@ def export(
     formats: Sequence[str] | None = None,
     precision: str = "fp32",
     lowering: str = "auto",
+    split_directions: bool = False,
+    sizes: Mapping[str, int] | None = None,
     opset: int | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
@@ -80,8 +82,9 @@ def export(
             in tuples and dicts.
         path: the folder to write; it appears when everything passed.
         axes: for each input, dimension -> axis name, as in {"x": {0: "batch", 1: "sequence"}}. Dimensions that are not
-            named keep the example's size. Inferred for a bare nn.RNN, nn.LSTM or nn.GRU, whose inputs are called input,
-            h_0 and c_0.
+            named keep the example's size, but those of an input with no axes at all (a state, lengths) follow the
+            others where the model needs it. Inferred for a bare nn.RNN, nn.LSTM or nn.GRU, whose inputs are called
+            input, h_0 and c_0.
         input_names: names for the inputs, in order; forward's argument names if None.
         output_names: names for the outputs, in order.
         lengths: the input that holds the lengths of packed sequences; found by itself if None.
@@ -97,7 +100,13 @@ def export(
             what hurts stays as it is. `Bundle.quantized` tells both, size and speed.
         lowering: how recurrent layers are written in ONNX. "fused": the RNN, LSTM and GRU operators; "scan": a Scan
             over matrix products; "auto": fused where ONNX Runtime has such an operator, which it has not for float64
-            and for an LSTM with proj_size, and a Scan for an RNN of hidden_size 64 and more, where it is faster.
+            and for an LSTM with proj_size, and a Scan for an RNN of hidden_size 64 and more, where it is faster;
+            "decomposed": a fixed number of steps (give it by `sizes`) of MatMul,
+            Sigmoid, Tanh and the like, without RNN, LSTM, GRU, Scan or Loop.
+        split_directions: for targets without bidirectional operators: a fused layer's directions become two operators
+            that run forward, one of them over the reversed sequence.
+        sizes: axis name -> the size that it has in the files, such as {"batch": 1, "sequence": 16}; for targets without
+            dynamic shapes. The axes have to be dynamic in the model all the same.
         opset: of the ONNX graph; 18 if None, which is the oldest there is.
         tolerance: largest absolute error allowed, times the largest value where that is above 1. If None, by dtype
             (1e-5 for float32), or four times eager PyTorch's own error where that is more, a hundred times that at
@@ -129,9 +138,13 @@ def export(
         reference = Reference(captured.flat, captured.signature, captured.sampler)
         if captured.flat.lifted:
             require_streamable(captured, reference)
+        if sizes:
+            captured = fix(captured, sizes, unroll=lowering == "decomposed")
+            reference = Reference(captured.flat, captured.signature, captured.sampler)
         with unsealed(path, overwrite=overwrite) as folder:
-            _lower.lower(captured, folder, formats, lowering, opset)
-            operators = inspect(captured, folder / ONNX, lowering) if "onnx" in formats else {}
+            _lower.lower(captured, folder, formats, lowering, opset, split_directions=split_directions)
+            graph = folder / ONNX
+            operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
             cases, refused = reference.cases(grid(captured.sizes, captured.sequences))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
@@ -139,7 +152,6 @@ def export(
             allowed = bundle_tolerance(golden, tolerance)
             quantized = None
             if precision == "int8":
-                graph = folder / ONNX
                 quantized, report = quantize(graph, [*golden, *cases], tolerance)
                 operators = count_operators(graph)
                 allowed = measured_tolerance(report, allowed)

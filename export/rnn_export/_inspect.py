@@ -13,7 +13,7 @@ from ._errors import ExportError
 from ._lower.onnx import chosen
 
 
-def inspect(captured: Captured, path: Path, lowering: str) -> dict[str, int]:
+def inspect(captured: Captured, path: Path, lowering: str, *, split_directions: bool = False) -> dict[str, int]:
     """Check the graph in `path` against what was captured; returns how often each operator occurs.
 
     Raises:
@@ -41,11 +41,13 @@ def inspect(captured: Captured, path: Path, lowering: str) -> dict[str, int]:
     counts = operators(graph)
     expected: dict[str, int] = {}
     for layer in captured.layers:
-        # A fused operator runs both directions; a Scan one.
-        scan = chosen(layer, lowering) == "scan"
-        operator = "Scan" if scan else layer.operator
-        count = layer.num_layers * (2 if scan and layer.bidirectional else 1)
-        expected[operator] = expected.get(operator, 0) + count
+        kind = chosen(layer, lowering, split_directions=split_directions)
+        if kind == "decomposed":
+            continue
+        # A fused operator runs both directions, unless they are split; a Scan one.
+        apart = layer.bidirectional and (kind == "scan" or split_directions)
+        operator = "Scan" if kind == "scan" else layer.operator
+        expected[operator] = expected.get(operator, 0) + layer.num_layers * (2 if apart else 1)
     kinds = [node.op_type for node in graph.node]  # a step may hold scans of its own
     for operator in ("RNN", "LSTM", "GRU", "Scan"):
         if kinds.count(operator) != expected.get(operator, 0):

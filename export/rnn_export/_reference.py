@@ -134,6 +134,8 @@ def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str
         traced: axis -> the size that was traced.
         sequences: the axes that recurrent layers run over, which take larger sizes than the others.
     """
+    if not traced:
+        return [{}] * FIXED
     ordered = sorted(traced, key=lambda axis: axis in sequences)
     lists = [LENGTHS if axis in sequences else BATCHES for axis in ordered]
     shapes = []
@@ -146,6 +148,8 @@ def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str
 
 DRAWS = 4
 """How often to draw before sizes count as refused: a row of a mask may come out empty."""
+FIXED = 4
+"""How many inputs are drawn where no axis is dynamic."""
 
 BATCHES = (1, 2, 7)
 LENGTHS = (1, 2, 13, 64)

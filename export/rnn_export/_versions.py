@@ -16,6 +16,17 @@ KNOWN_BAD = {
 }
 """(package, version) -> what is wrong with it and what to do."""
 
+NOTED = {
+    (
+        "onnx",
+        "1.20.",
+    ): "has a ReferenceEvaluator that ignores the direction of RNN, LSTM and GRU (onnx#7935): no export "
+    "is held against it, and it is no yardstick for a bidirectional layer",
+    ("onnxruntime", "1.21."): "has a GRU kernel that was reported as 7 to 21 % slower than 1.20's "
+    "(onnxruntime#27188): its results are right",
+}
+"""(package, beginning of its version) -> what `doctor` says of it, which keeps nobody from exporting."""
+
 
 def versions() -> dict[str, str]:
     """The installed versions of Python and of the packages that matter."""
@@ -37,6 +48,15 @@ def problems(installed: dict[str, str]) -> list[str]:
             "pip uninstall onnxruntime onnxruntime-gpu, then install the one you need"
         )
     return found
+
+
+def notes(installed: dict[str, str]) -> list[str]:
+    """What is worth knowing of these versions, whose results here are right, a sentence each."""
+    return [
+        f"{package} {installed[package]} {text}"
+        for (package, start), text in NOTED.items()
+        if installed.get(package, "").startswith(start)
+    ]
 
 
 def _known_bad(installed: dict[str, str]) -> list[str]:

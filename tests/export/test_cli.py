@@ -273,6 +273,24 @@ def test_weights_that_hold_code_or_do_not_fit_are_refused(command, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+def test_a_file_for_a_target_that_knows_less(command, tmp_path):
+    arguments = ["--size", "sequence=7", "--size", "batch=1", "--lowering", "decomposed", "--format", "onnx"]
+    code, _, err = command("export", "factories:bare", "-o", "chip", *arguments)
+    assert code == 0, err
+    manifest = json.loads((tmp_path / "chip" / "manifest.json").read_text())
+    assert manifest["signature"]["inputs"][0]["axes"] == [7, 1, 3]
+    assert not {"LSTM", "Scan"} & set(manifest["operators"])
+    code, _, err = command("export", "factories:bare", "-o", "forward", "--split-directions", "--size", "sequence")
+    assert code == 2 and "'sequence' is no size: give AXIS=N, as in sequence=16" in err
+    assert not (tmp_path / "forward").exists()
+
+
+def test_doctor_notes_a_version_that_is_right_and_slower(command, monkeypatch):
+    monkeypatch.setattr("rnn_export._versions.versions", lambda: {"onnxruntime": "1.21.1"})
+    code, out, _ = command("doctor")
+    assert code == 0 and "note: onnxruntime 1.21.1 has a GRU kernel" in out
+
+
 def test_doctor_tells_versions_and_why_cuda_does_not_work(command):
     code, out, _ = command("doctor")
     assert code == 0

@@ -722,7 +722,7 @@ def test_lengths_from_two_inputs_are_both_followed(tmp_path, eager64, named):
 
 def test_lengths_without_a_batch_axis_are_named(tmp_path):
     with pytest.raises(InputError, match=r"'n' holds the lengths and has a fixed number of rows"):
-        export(Packed(), (X, torch.tensor([6, 4, 2])), tmp_path / "b", axes=AXES)
+        export(Packed(), (X, torch.tensor([6, 4, 2])), tmp_path / "b", axes={**AXES, "n": {}})
 
 
 def test_one_axis_under_two_names_is_refused(tmp_path):

@@ -7,26 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from rnn_runtime import LengthsSpec, Signature
+from rnn_runtime import InputError, LengthsSpec, Signature
 
 from .._errors import ExportError
 from .._roll import roll
+from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
 from . import bare, graph
 from .decide import Decision, Sample, decide
 from .describe import describe
 from .graph import Layer
 from .lengths import settle
+from .module import copied
 from .prepare import Prepared, State, prepare
 from .sample import Sampler
 from .scan_leaf import replace_scans
 from .tidy import tidy
 from .trace import FixedAxes, at_other_sizes, trace
 
-__all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "prepare", "sequences", "traced"]
+__all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "fix", "prepare", "sequences", "traced"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Captured(Prepared):
         sampler: draws further inputs.
         decisions: those by the value of a tensor, and the way that the program goes at each.
         witnesses: inputs that go either way at these decisions.
-        rolled: the model's Python loops were found and rolled.
+        rolled: what stands for the model where its Python loops were found and rolled.
     """
 
     program: ExportedProgram
@@ -49,12 +52,12 @@ class Captured(Prepared):
     sampler: Sampler
     decisions: tuple[Decision, ...]
     witnesses: list[Sample]
-    rolled: bool = False
+    rolled: nn.Module | None = None
 
     @property
     def has_loops(self) -> bool:
         """Whether the model runs over a sequence by a loop: one of Python's own, or rnn_export.scan."""
-        return self.rolled or any(layer.operator == "Scan" for layer in self.layers)
+        return self.rolled is not None or any(layer.operator == "Scan" for layer in self.layers)
 
     @property
     def sequences(self) -> set[str]:
@@ -94,8 +97,7 @@ def capture(
     def described(
         program: ExportedProgram,
     ) -> tuple[ExportedProgram, Signature, list[LengthsSpec], tuple[Layer, ...]]:
-        replace_scans(program)
-        tidy(program)
+        _tidied(program)
         if not graph.recurrent(program) and not isinstance(state, Mapping):
             raise ExportError(
                 "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan. Where it makes "
@@ -116,8 +118,83 @@ def capture(
         sampler=sampler,
         decisions=decisions,
         witnesses=witnesses,
-        rolled=rolled is not None,
+        rolled=rolled,
     )
+
+
+def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -> Captured:
+    """The same model with some of its dynamic axes fixed, captured again.
+
+    Args:
+        captured: the model, which takes any size.
+        sizes: the axes and the size of each.
+        unroll: write out the steps of Python loops, where all that they run over is fixed.
+
+    Raises:
+        InputError: there is no such axis, a size is no number of 1 or more, or a loop's lifted state is in the way.
+        ExportError: the model cannot be traced at these sizes.
+    """
+    known = captured.signature.axis_names
+    for axis, size in sizes.items():
+        if axis not in known:
+            raise InputError(f"sizes names {axis!r}, but the dynamic axes are {', '.join(known)}: use those names")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise InputError(f"the size of {axis!r} is {size!r}; expected a whole number of 1 or more")
+    if isinstance(captured.flat, RolledFlat):
+        raise InputError(
+            "sizes fixes axes of a model with the lifted state of a Python loop, which takes any size only: leave "
+            "`sizes` out, use state='none', or write the loop with rnn_export.scan"
+        )
+    specs = [replace(spec, axis=_at(sizes, spec.axis)) for spec in captured.sampler.lengths]
+    # Sorted lengths are taken by every model, and the states of an example are zeros.
+    sampler = replace(captured.sampler, sorted_lengths=True)
+    states = {state.input for state in captured.signature.states}
+    drawn = zip(captured.names, sampler.draw({**captured.example_sizes, **sizes}, seed=0), strict=True)
+    flat = copied(captured.flat)
+    flat.inputs = replace(
+        flat.inputs, example=[torch.zeros_like(tensor) if name in states else tensor for name, tensor in drawn]
+    )
+    prepared = Prepared(
+        flat=flat,
+        names=captured.names,
+        axes={
+            name: {dim: axis for dim, axis in dimensions.items() if axis not in sizes}
+            for name, dimensions in captured.axes.items()
+        },
+        example_sizes={axis: size for axis, size in captured.example_sizes.items() if axis not in sizes},
+        sizes={axis: size for axis, size in captured.sizes.items() if axis not in sizes},
+        traced=sampler.draw({**captured.sizes, **sizes}, seed=0),
+        output_paths=captured.output_paths,
+        unlifted=None,
+        fixed=sizes,
+    )
+    rolled = None if unroll and captured.sequences <= set(sizes) else captured.rolled
+    program = trace(prepared, rolled, whole=bool(specs) and all(spec.full for spec in specs))
+    _tidied(program)
+    names = [spec.name for spec in captured.signature.outputs]
+    pairs = {state.input: state.output for state in captured.signature.states}
+    signature, _, layers = describe(program, prepared, names, None, pairs)
+    open_axes = [spec for spec in specs if spec.axis in signature.axis_names]
+    return Captured(
+        **vars(prepared),
+        program=program,
+        signature=replace(signature, lengths=open_axes[0] if open_axes else None),
+        layers=layers,
+        sampler=Sampler.of(signature, flat.inputs.example, specs),
+        decisions=captured.decisions,
+        witnesses=decide(prepared)[1] if captured.decisions else [],
+        rolled=rolled,
+    )
+
+
+def _tidied(program: ExportedProgram) -> None:
+    replace_scans(program)
+    tidy(program)
+
+
+def _at(sizes: Mapping[str, int], axis: str) -> str:
+    """An axis, or an expression in the names of axes, with the sizes of some in their place."""
+    return re.sub(r"[A-Za-z_]\w*", lambda word: str(sizes.get(word[0], word[0])), axis)
 
 
 def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram, nn.Module | None]:

@@ -21,9 +21,9 @@ def named(
 ) -> tuple[list[str], Axes]:
     """The inputs' names and the dynamic axes of each.
 
-    Keys of the axis map that are no arguments name the inputs that it leaves out, in order, where there are as many:
-    axes={"x": ..., "h": ..., "c": ...} names the parts of forward(x, (h, c)). A key close to an input's name is taken
-    for a slip.
+    Keys of the axis map that are no inputs name the parts of tuples that it leaves out, in order, where there are as
+    many: axes={"x": ..., "h": ..., "c": ...} names those of forward(x, (h, c)). Where no key is an input, they name all
+    of them. A key close to an input's name is taken for a slip.
 
     Raises:
         InputError: an unknown input or dimension, a name that is no word, or a wrong number of names.
@@ -48,8 +48,9 @@ def named(
         for name in unknown
         if (match := difflib.get_close_matches(name, [names[k] for k in free], n=1))
     ]
-    if unknown and input_names is None and len(unknown) == len(free) and not close:
-        for k, name in zip(free, unknown, strict=True):
+    nameable = free if len(unknown) == len(given) else [k for k in free if flat.inputs.parts[k]]
+    if unknown and input_names is None and len(unknown) == len(nameable) and not close:
+        for k, name in zip(nameable, unknown, strict=True):
             names[k] = name
     elif unknown:
         said = ", ".join(close or map(repr, unknown))

@@ -33,7 +33,7 @@ def describe(
         ExportError: explicit state was asked for and there is none.
     """
     names, axes, output_paths = prepared.names, prepared.axes, prepared.output_paths
-    found = _lengths(program, names)
+    found = _lengths(program, names, fixed=bool(prepared.fixed))
     _check_lengths(lengths, names, [names[position] for position in found])
     axis_names = _AxisNames(program, names, axes)
     pairs = {names.index(slot.input): output_paths.index((slot.output,)) for slot in prepared.flat.states}
@@ -63,7 +63,7 @@ def describe(
     return signature, every, layers(program, axis_names.over)
 
 
-def _lengths(program: ExportedProgram, names: Sequence[str]) -> dict[int, fx.Node]:
+def _lengths(program: ExportedProgram, names: Sequence[str], *, fixed: bool) -> dict[int, fx.Node]:
     """The inputs that packed sequences take their lengths from, by position, and the padded data of each."""
     inputs = user_inputs(program)
     found: dict[int, fx.Node] = {}
@@ -71,7 +71,7 @@ def _lengths(program: ExportedProgram, names: Sequence[str]) -> dict[int, fx.Nod
         if (source := _source(lengths, inputs)) is not None:
             found.setdefault(inputs.index(source), data)
     for position in found:
-        if not isinstance(inputs[position].meta["val"].shape[0], torch.SymInt):
+        if not fixed and not isinstance(inputs[position].meta["val"].shape[0], torch.SymInt):
             raise InputError(
                 f"{names[position]!r} holds the lengths and has a fixed number of rows: name its dimension 0 in axes, "
                 "as the batch of what is packed"

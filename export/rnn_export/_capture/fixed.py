@@ -62,15 +62,20 @@ class Fixed(Exception):
 
 
 @contextmanager
-def watching(model: nn.Module) -> Iterator[None]:
-    """While this lasts, end the trace where a symbolic size becomes a plain number in code of the user's."""
+def watching(model: nn.Module) -> Iterator[list[Fixed]]:
+    """While this lasts, end the trace where a symbolic size becomes a plain number in code of the user's.
+
+    What ended it is in the list too, since TorchScript makes an error of its own of any error.
+    """
+    raised: list[Fixed] = []
     names = {id(module): name for name, module in model.named_modules()}
     methods = {name: getattr(torch.SymInt, name) for name in ("__index__", "__int__")}
 
     def stop(size: int, frame: FrameType, symbols: set[Any]) -> None:
         place = _place(size, frame, names) if symbols else None
         if place is not None:
-            raise Fixed(place, symbols)
+            raised.append(Fixed(place, symbols))
+            raise raised[-1]
 
     def note(name: str) -> Any:
         def method(size: torch.SymInt) -> int:
@@ -99,7 +104,7 @@ def watching(model: nn.Module) -> Iterator[None]:
         setattr(torch.SymInt, name, method)
     try:
         with Iterations():
-            yield
+            yield raised
     finally:
         for name, method in methods.items():
             setattr(torch.SymInt, name, method)

@@ -33,11 +33,13 @@ class Inputs:
         call: forward's arguments, nested, with the example tensors in them.
         names: a name for each tensor, in order.
         example: the tensors, in the same order.
+        parts: which of them are parts of an argument, so that their names are ours and not the model's.
     """
 
     call: inspect.BoundArguments
     names: list[str]
     example: list[Tensor]
+    parts: list[bool]
 
 
 class Flat(nn.Module):
@@ -105,13 +107,32 @@ def flat_model(model: nn.Module, example_inputs: Any) -> Flat:
         raise ExportError("the model is TorchScript already: give the nn.Module that it was made from")
     if not isinstance(model, nn.Module):
         raise ExportError(f"the model is {type(model).__name__}, not a torch.nn.Module: give the module itself")
+    _require_float_modules(model)
     call = _bind(model, tree.rebuild(example_inputs, tree.to_tensor))
     call.arguments = tree.rebuild(
         dict(call.arguments), lambda leaf: leaf.detach().cpu().clone() if isinstance(leaf, Tensor) else leaf
     )
     flat = tree.tensors(dict(call.arguments), "the example input ", constants=True)
-    names = tree.names([_short(path, call) for path, _ in flat], "input")
-    return Flat(private_copy(model), Inputs(call, names, [tensor for _, tensor in flat])).eval()
+    paths = [_short(path, call) for path, _ in flat]
+    inputs = Inputs(
+        call=call,
+        names=tree.names(paths, "input"),
+        example=[tensor for _, tensor in flat],
+        parts=[not isinstance(path[-1], str) for path in paths],
+    )
+    return Flat(private_copy(model), inputs).eval()
+
+
+def _require_float_modules(model: nn.Module) -> None:
+    """Raises ExportError where a layer is no PyTorch layer any more, but what a tool has made of one."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and module.original_name in ("RNN", "LSTM", "GRU"):
+            raise ExportError(f"{name!r} is TorchScript already: give the nn.Module that it was made from")
+        if type(module).__module__.startswith("torch.ao.nn.quantized"):
+            raise ExportError(
+                f"{name!r} ({type(module).__name__}) was quantised by PyTorch, whose quantised layers have no ONNX "
+                "form: export the float model first, and quantise the ONNX file"
+            )
 
 
 def _bind(model: nn.Module, example_inputs: Any) -> inspect.BoundArguments:
@@ -146,7 +167,8 @@ def private_copy(model: nn.Module) -> nn.Module:
         ExportError: something in it cannot be copied.
     """
     try:
-        return copied(model).cpu()
+        with quiet():  # a copy of TorchScript warns of its own attributes
+            return copied(model).cpu()
     except Exception as error:
         raise ExportError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); export works on a copy, so "

@@ -17,6 +17,7 @@ from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
 from . import bare, kept, lift, tree
+from .follow import follow
 from .module import REFUSED, Flat, KeepsStateError, copied, flat_model, require_stateless, same
 from .sample import Sampler
 
@@ -34,6 +35,7 @@ class Prepared:
         sizes, traced: sizes of two or more, and inputs of these sizes: the example itself, or larger ones.
         output_paths: the way to each result in what the model returns; kept and lifted states last.
         unlifted: why no layer's state was lifted, where that was asked for; a loop's still may be.
+        fixed: the sizes of axes that are dynamic in the model and not in the files.
     """
 
     flat: Flat
@@ -44,6 +46,7 @@ class Prepared:
     traced: list[Tensor]
     output_paths: list[tree.Path]
     unlifted: ExportError | None
+    fixed: Mapping[str, int]
 
 
 def prepare(
@@ -69,14 +72,16 @@ def prepare(
         flat.inputs.names = list(bare.INPUTS[: len(example)])
         axes = bare.merged(bare.axes(layer, flat.inputs), axes or {})
     names, dynamic = axis_map.named(flat, axes, input_names)
-    if not any(dynamic.values()):
+    fixed = axes is not None and set(names) <= set(axes)  # that none is dynamic is then said of each input
+    if not any(dynamic.values()) and not fixed:
         raise InputError(
             f"no axis is dynamic: name them, as in axes={{{names[0]!r}: {{0: 'batch', 1: 'sequence'}}}} "
             "(only a bare nn.RNN, nn.LSTM or nn.GRU has axes that are known)"
         )
+    dynamic = follow(flat, names, dynamic, given=axes or {})
     sizes = example_sizes = axis_map.sizes(names, dynamic, example)
     traced = list(example)
-    if min(sizes.values()) < 2:  # a size of 1 would be taken for a constant
+    if min(sizes.values(), default=2) < 2:  # a size of 1 would be taken for a constant
         sizes = {axis: max(size, 2) for axis, size in sizes.items()}
         traced = Sampler(names, dynamic, example).draw(sizes, seed=0)
     try:
@@ -97,7 +102,7 @@ def prepare(
         traced += [slot.zeros(sizes) for slot in flat.lifted]
         example += [slot.zeros(example_sizes) for slot in flat.lifted]
         output_paths += [(slot.output,) for slot in flat.lifted]
-    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths, unlifted)
+    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths, unlifted, fixed={})
 
 
 def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:

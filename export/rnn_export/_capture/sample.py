@@ -68,8 +68,9 @@ class Sampler:
         for spec in self.lengths:
             if name == spec.input:
                 return self._lengths(spec, shape[0], size_of(spec.axis, sizes), generator).to(example.dtype)
-        if list(example.shape) == shape and not self.axes[name]:
-            return example.clone()  # of one size always: more likely a setting than data
+        setting = any(self.axes.values()) or example.numel() == 1  # of one size among others that change: no data
+        if not self.axes[name] and setting and name not in self.normal:
+            return example.clone()
         values = example.flatten()
         constant = values.numel() == 0 or bool((values == values[0]).all())
         if name in self.normal or (constant and example.dtype.is_floating_point):

@@ -152,11 +152,16 @@ def _trace_once(
     flat = twin(prepared.flat if rolled is None else rolled)
     seen: dict[str, Any] = {}
     flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes, seen))
+    raised: list[fixed.Fixed] = []
     try:
-        with quiet(), torch.no_grad(), fixed.watching(flat), Capture(whole=whole):
+        with quiet(), torch.no_grad(), fixed.watching(flat) as raised, Capture(whole=whole):
             return torch.export.export(flat, tuple(inputs), dynamic_shapes={"flat": dynamic}, strict=False)
-    except fixed.Fixed as error:
-        symbols = error.symbols
+    except ExportError:
+        raise
+    except Exception as error:
+        if not raised:
+            raise _refusal(error, prepared, inputs) from error
+        symbols = raised[-1].symbols
         found = {axis: size for axis, size in seen.items() if isinstance(size, torch.SymInt)}
         fixes = [axis for axis, size in found.items() if size.node._expr.free_symbols & symbols]
         owners = [next(name for name in names if axis in axes[name].values()) for axis in fixes]
@@ -164,12 +169,8 @@ def _trace_once(
             f"{axis!r} of {name!r} became {found[axis].node.hint}" for axis, name in zip(fixes, owners, strict=True)
         )
         raise FixedAxes(
-            f"the model fixes an axis to the traced size: {said}, by {error.place}", fixes, [error.place]
+            f"the model fixes an axis to the traced size: {said}, by {raised[-1].place}", fixes, [raised[-1].place]
         ) from None
-    except ExportError:
-        raise
-    except Exception as error:
-        raise _refusal(error, prepared, inputs) from error
 
 
 def _user_line(trace: str) -> str:

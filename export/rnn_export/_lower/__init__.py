@@ -24,7 +24,13 @@ def check(formats: Sequence[str], lowering: str) -> None:
 
 
 def lower(
-    captured: Captured, folder: Path, formats: Sequence[str], lowering: str = "auto", opset: int | None = None
+    captured: Captured,
+    folder: Path,
+    formats: Sequence[str],
+    lowering: str = "auto",
+    opset: int | None = None,
+    *,
+    split_directions: bool = False,
 ) -> None:
     """Write the model in each format into `folder`.
 
@@ -32,7 +38,7 @@ def lower(
         ExportError: a format cannot hold the model.
     """
     if "onnx" in formats:
-        onnx.write(captured, folder / ONNX, lowering, opset)
+        onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions)
     if "torchscript" in formats:
         torchscript.write(captured, folder / TORCHSCRIPT)
     if "pt2" in formats:

@@ -7,6 +7,7 @@ LSTM-14, GRU-14.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,9 +32,13 @@ def _layers(
     biases: bool,
     layers: int,
     bidirectional: bool,
+    split: bool,
     **attributes: Any,
 ) -> tuple[Any, ...]:
-    """(output, final states...) of a whole leaf: one operator for each layer, both directions in one."""
+    """(output, final states...) of a whole leaf: one operator for each layer, both directions in one.
+
+    Where directions are `split`, each has an operator that runs forward, the second over the sequence in reverse.
+    """
     directions = 2 if bidirectional else 1
     step = 4 if biases else 2
     hidden_size = weights[1].shape[1]
@@ -54,17 +59,22 @@ def _layers(
         else:
             first = layer * directions
             states = [s if s is None else op.Slice(s, [first], [first + directions], [0]) for s in initial]
-        y, *last = getattr(op, operator)(
-            y,
-            w,
-            r,
-            b,
-            sequence_lens,
-            *states,
-            hidden_size=hidden_size,
-            direction="bidirectional" if bidirectional else "forward",
-            **attributes,
-        )
+        node = functools.partial(getattr(op, operator), hidden_size=hidden_size, **attributes)
+        if split and bidirectional:
+            outputs, lasts = [], []
+            for d in range(2):
+                own = [value if value is None else _one(value, d) for value in (w, r, b, *states)]
+                x = _reversed(y, lengths) if d else y
+                output, *last = node(x, *own[:3], sequence_lens, *own[3:], direction="forward")
+                output = op.Squeeze(output, [1])
+                outputs.append(_reversed(output, lengths) if d else output)
+                lasts.append(last)
+            y = op.Concat(*outputs, axis=-1)
+            for collected, pair in zip(finals, zip(*lasts, strict=True), strict=True):
+                collected.append(_concat(pair))
+            continue
+        direction = "bidirectional" if bidirectional else "forward"
+        y, *last = node(y, w, r, b, sequence_lens, *states, direction=direction)
         for collected, final in zip(finals, last, strict=True):
             collected.append(final)
         # (sequence, directions, batch, hidden) -> (sequence, batch, directions * hidden)
@@ -72,10 +82,24 @@ def _layers(
     return y, *(_concat(collected) for collected in finals)
 
 
+def _one(value: Any, direction: int) -> Any:
+    """What belongs to one direction of a weight or state whose first axis is the directions."""
+    return op.Slice(value, [direction], [direction + 1], [0])
+
+
+def _reversed(x: Any, lengths: Any) -> Any:
+    """(sequence, batch, features) with each row in reverse, up to its own end."""
+    if lengths is None:
+        return op.Slice(x, [-1], [-(2**63) + 1], [0], [-1])
+    return op.ReverseSequence(x, op.Cast(lengths, to=7), batch_axis=1, time_axis=0)
+
+
 def _rnn(activation: str) -> Callable[..., Any]:
-    def lower(x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, bidirectional: bool) -> Any:
-        activations = [activation] * (2 if bidirectional else 1)
-        return _layers("RNN", x, [h_0], lengths, weights, biases, layers, bidirectional, activations=activations)
+    def lower(
+        x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, both: bool, *, split: bool = False
+    ) -> Any:
+        activations = [activation] * (2 if both and not split else 1)
+        return _layers("RNN", x, [h_0], lengths, weights, biases, layers, both, split, activations=activations)
 
     return lower
 
@@ -84,12 +108,25 @@ rnn_tanh = _rnn("Tanh")
 rnn_relu = _rnn("Relu")
 
 
-def gru(x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, bidirectional: bool) -> Any:
+def gru(
+    x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, both: bool, *, split: bool = False
+) -> Any:
     """All of a GRU leaf."""
     # PyTorch resets after the product with the hidden weights; ONNX's default resets before it.
-    return _layers("GRU", x, [h_0], lengths, weights, biases, layers, bidirectional, linear_before_reset=1)
+    return _layers("GRU", x, [h_0], lengths, weights, biases, layers, both, split, linear_before_reset=1)
 
 
-def lstm(x: Any, h_0: Any, c_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, bidirectional: bool) -> Any:
+def lstm(
+    x: Any,
+    h_0: Any,
+    c_0: Any,
+    lengths: Any,
+    weights: Any,
+    biases: bool,
+    layers: int,
+    both: bool,
+    *,
+    split: bool = False,
+) -> Any:
     """All of an LSTM leaf without a projection, which the operator does not know."""
-    return _layers("LSTM", x, [h_0, c_0], lengths, weights, biases, layers, bidirectional)
+    return _layers("LSTM", x, [h_0, c_0], lengths, weights, biases, layers, both, split)

@@ -23,18 +23,22 @@ from . import fused, numbers, packed, precise, scan, step
 MINIMUM_OPSET = 18
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
-LOWERINGS = ("auto", "fused", "scan")
+LOWERINGS = ("auto", "fused", "scan", "decomposed")
 # From this hidden_size on "auto" writes an RNN as a Scan: benchmarks/lowerings.py has 0.2 to 0.6 of an operator's
 # time in batches, at 1.0 to 1.4 for a lone step. The LSTM and GRU operators are as fast as a Scan or faster.
 RNN_SCAN = 64
 
 
-def chosen(layer: Layer, lowering: str) -> str:
-    """How a layer is written, "fused" or "scan", where `lowering` is asked for.
+def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> str:
+    """How a layer is written, "fused", "scan" or "decomposed", where `lowering` is asked for.
 
     Raises:
-        ExportError: "fused" is asked for and no fused operator can run the layer.
+        ExportError: "fused" is asked for and no fused operator can run the layer, or "decomposed" and its number of
+            steps is not fixed.
     """
+    if lowering == "decomposed":
+        _require_fixed(layer)
+        return lowering
     if layer.operator == "Scan":
         return "scan"
     reason = "has a projection (proj_size)" if layer.proj_size else "is float64" if layer.dtype == "float64" else None
@@ -45,17 +49,47 @@ def chosen(layer: Layer, lowering: str) -> str:
         )
     # Over packed sequences the Scan's mask costs more than its products save, except in batches.
     faster = layer.operator == "RNN" and layer.hidden_size >= RNN_SCAN and not layer.packed and layer.axis != "1"
+    faster = faster and not split_directions  # a Scan over the sequence in reverse is no operator that runs forward
     # ONNX Runtime has an 8-bit operator for the LSTM alone.
     eight_bits = lowering == "int8" and layer.operator != "LSTM"
     return "scan" if reason or lowering == "scan" or (lowering == "auto" and faster) or eight_bits else "fused"
 
 
-def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any], Callable[..., Any]]:
+def _require_fixed(layer: Layer) -> None:
+    """Raises ExportError where a layer cannot be written as a fixed number of steps."""
+    what = f"lowering='decomposed', but the {layer.operator} {layer.name!r}"
+    if layer.operator == "Scan":
+        raise ExportError(
+            f"{what} runs over {layer.axis!r} as a Scan. A call of rnn_export.scan stays one: leave `lowering` out. A "
+            f"Python loop is written out where that axis is fixed, as in sizes={{{layer.axis!r}: 16}}"
+        )
+    if layer.packed:
+        raise ExportError(
+            f"{what} runs over a packed sequence, whose steps are as many as its lengths say: leave `lowering` out, or "
+            "the packing"
+        )
+    if not layer.axis.isdigit():
+        raise ExportError(
+            f"{what} runs over {layer.axis!r}, and steps that are written out are a fixed number: give it, as in "
+            f"sizes={{{layer.axis!r}: 16}} (--size {layer.axis}=16)"
+        )
+
+
+def _translations(
+    captured: Captured, lowering: str, split_directions: bool
+) -> dict[Callable[..., Any], Callable[..., Any]]:
     """For each leaf the function that writes it. The calls come in the order of the layers found."""
-    layers = iter([chosen(layer, lowering) for layer in captured.layers if layer.operator != "Scan"])
+    kinds = [chosen(layer, lowering, split_directions=split_directions) for layer in captured.layers]
+    layers = iter([kind for layer, kind in zip(captured.layers, kinds, strict=True) if layer.operator != "Scan"])
+
+    def write(name: str, *args: Any) -> Any:
+        kind = next(layers)
+        if kind == "fused":
+            return getattr(fused, name)(*args, **({"split": True} if split_directions else {}))
+        return getattr(scan, name)(*args, **({"unroll": True} if kind == "decomposed" else {}))
 
     def recurrent(name: str) -> Callable[..., Any]:
-        return lambda *args: getattr(scan if next(layers) == "scan" else fused, name)(*args)
+        return lambda *args: write(name, *args)
 
     written = {leaf: recurrent(name) for leaf, name in leaves.RECURRENT.items()}
     others: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -65,18 +99,20 @@ def _translations(captured: Captured, lowering: str) -> dict[Callable[..., Any],
     return {**numbers.TRANSLATIONS, **written, **others}
 
 
-def write(captured: Captured, path: Path, lowering: str, opset: int | None) -> None:
+def write(captured: Captured, path: Path, lowering: str, opset: int | None, *, split_directions: bool = False) -> None:
     """Write the ONNX model to `path`; weights too large for one file go beside it.
 
     Raises:
         ExportError: as `to_onnx`.
     """
-    model = to_onnx(captured, lowering, opset)
+    model = to_onnx(captured, lowering, opset, split_directions=split_directions)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST else None)
 
 
-def to_onnx(captured: Captured, lowering: str = "auto", opset: int | None = None) -> ir.Model:
+def to_onnx(
+    captured: Captured, lowering: str = "auto", opset: int | None = None, *, split_directions: bool = False
+) -> ir.Model:
     """The ONNX model of a captured program, at `opset` (18 by default).
 
     Raises:
@@ -86,7 +122,7 @@ def to_onnx(captured: Captured, lowering: str = "auto", opset: int | None = None
     opset = MINIMUM_OPSET if opset is None else opset
     if opset < MINIMUM_OPSET:
         raise InputError(f"opset {opset} was asked for; the graphs need {MINIMUM_OPSET} or newer: leave `opset` out")
-    translations = _translations(captured, lowering)
+    translations = _translations(captured, lowering, split_directions)
 
     def convert(program: torch.export.ExportedProgram) -> ir.Model:
         with quiet():

@@ -1,7 +1,8 @@
 """The scan lowering: each layer and direction of a leaf as an ONNX Scan over matrix products.
 
 For what the fused operators cannot hold: LSTMs with a projection, and float64, for which ONNX Runtime has no recurrent
-kernel. The product with the input does not depend on the state, so it is done once for the whole sequence.
+kernel. The product with the input does not depend on the state, so it is done once for the whole sequence. Where the
+number of steps is fixed, they can be written out one after the other instead: the decomposed lowering.
 Formulas: the documentation of torch.nn.RNN, torch.nn.LSTM and torch.nn.GRU.
 """
 
@@ -91,6 +92,7 @@ def _lower(
     biases: bool,
     layers: int,
     bidirectional: bool,
+    unroll: bool,
 ) -> tuple[Any, ...]:
     """(output, final states...) of a whole leaf."""
     directions = 2 if bidirectional else 1
@@ -111,7 +113,10 @@ def _lower(
             # h is as wide as its own weights are; c, where a projection makes h narrower, as wide as the projection is.
             sizes = [r.shape[1], rest[-1].shape[1] if len(rest) % 2 else r.shape[1]]
             states = [_state(x, given, k, size) for given, size in zip(initial, sizes, strict=False)]
-            output, *last = _scan(step, product, states, step_weights, mask, reverse=direction == 1)
+            if unroll:
+                output, *last = _unrolled(step, product, states, step_weights, x.shape[0], reverse=direction == 1)
+            else:
+                output, *last = _scan(step, product, states, step_weights, mask, reverse=direction == 1)
             outputs.append(output)
             for collected, final in zip(finals, last, strict=True):
                 collected.append(op.Unsqueeze(final, [0]))
@@ -163,9 +168,27 @@ def _scan(
     return [y, *finals]
 
 
+def _unrolled(
+    step: Step, product: Any, states: Sequence[Any], weights: Sequence[Any], steps: int, *, reverse: bool
+) -> list[Any]:
+    """(output, final states...) of one direction over a fixed number of steps, one after the other, without a Scan."""
+    recorder: Any = evaluator.default()
+    nodes = _Nodes(recorder.nodes)
+    each = [product] if steps == 1 else nodes.Split(product, axis=0, num_outputs=steps, outputs=steps)
+    outputs = []
+    for x in reversed(each) if reverse else each:
+        states = step(nodes, op.Squeeze(x, [0]), states, weights)
+        outputs.append(op.Unsqueeze(states[0], [0]))
+    if reverse:
+        outputs.reverse()
+    return [outputs[0] if steps == 1 else op.Concat(*outputs, axis=0), *states]
+
+
 def _single(step: Step, prepare: Any) -> Callable[..., Any]:
-    def lower(x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, bidirectional: bool) -> Any:
-        return _lower(step, prepare, x, [h_0], lengths, weights, biases, layers, bidirectional)
+    def lower(
+        x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, both: bool, *, unroll: bool = False
+    ) -> Any:
+        return _lower(step, prepare, x, [h_0], lengths, weights, biases, layers, both, unroll)
 
     return lower
 
@@ -175,6 +198,17 @@ rnn_relu = _single(_rnn_step("Relu"), _rnn_weights)
 gru = _single(_gru_step, _gru_weights)
 
 
-def lstm(x: Any, h_0: Any, c_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, bidirectional: bool) -> Any:
+def lstm(
+    x: Any,
+    h_0: Any,
+    c_0: Any,
+    lengths: Any,
+    weights: Any,
+    biases: bool,
+    layers: int,
+    both: bool,
+    *,
+    unroll: bool = False,
+) -> Any:
     """All of an LSTM leaf, with a projection or without."""
-    return _lower(_lstm_step, _rnn_weights, x, [h_0, c_0], lengths, weights, biases, layers, bidirectional)
+    return _lower(_lstm_step, _rnn_weights, x, [h_0, c_0], lengths, weights, biases, layers, both, unroll)

@@ -50,8 +50,12 @@ class Yardstick:
         return self._kept[key]
 
     def wide(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """All outputs in float64. Raises OutOfDomain."""
-        return self.case(inputs).want
+        """All outputs in float64. Raises OutOfDomain.
+
+        A state may be what another call gave here, in float64: the model's own run beside it takes its own dtype.
+        """
+        dtypes = {spec.name: spec.dtype for spec in self._reference.signature.inputs}
+        return self.case({name: np.asarray(array).astype(dtypes[name]) for name, array in inputs.items()}).want
 
     def own(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs in the model's own precision. Raises OutOfDomain."""

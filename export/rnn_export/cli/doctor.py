@@ -13,7 +13,7 @@ def doctor() -> None:
     from rnn_runtime import DependencyError
     from rnn_runtime._device import cuda_problem, providers
 
-    from .._versions import problems, versions
+    from .._versions import notes, problems, versions
 
     installed = versions()
     click.echo("versions")
@@ -34,6 +34,8 @@ def doctor() -> None:
         bad.append(str(error))
     click.echo("run on CUDA")
     click.echo(f"  no: {problem}" if problem else "  yes")
+    for note in notes(installed):
+        click.echo(f"note: {note}")
     if bad:
         raise DependencyError("; ".join(bad))
     click.echo("no version here is known to be bad")

@@ -24,17 +24,26 @@ from . import _target
     "formats",
     multiple=True,
     type=click.Choice(["onnx", "torchscript", "pt2"]),
-    help="What to write; can be repeated. Default: onnx and torchscript.",
+    help="What to write; can be repeated. Default: onnx, and torchscript, which PyTorch has deprecated; pt2 is its "
+    "successor.",
 )
 @click.option(
     "--lowering",
-    type=click.Choice(["auto", "fused", "scan"]),
+    type=click.Choice(["auto", "fused", "scan", "decomposed"]),
     help="How recurrent layers are written in ONNX. Default: auto.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "int8"]),
     help="int8: weights in 8 bits, where the results keep 30 dB. Default: fp32, the model's own dtypes.",
+)
+@click.option("--split-directions", is_flag=True, help="Write a bidirectional layer as two operators that run forward.")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="AXIS=N",
+    help="Fix an axis to a size, as in sequence=16; can be repeated.",
 )
 @click.option("--opset", type=int, help="The ONNX opset. Default: 18.")
 @click.option(
@@ -50,6 +59,8 @@ def export(
     formats: tuple[str, ...],
     lowering: str | None,
     precision: str | None,
+    split_directions: bool,
+    sizes: tuple[str, ...],
     opset: int | None,
     tolerance: float | None,
     overwrite: bool,
@@ -61,6 +72,8 @@ def export(
     given = {
         "lowering": lowering,
         "precision": precision,
+        "split_directions": split_directions or None,
+        "sizes": dict(map(_named_size, sizes)) or None,
         "opset": opset,
         "tolerance": tolerance,
         "overwrite": overwrite or None,
@@ -72,11 +85,18 @@ def export(
     click.echo(f"{target}: {layers}\n")
     click.echo(str(bundle.report))
     if bundle.refused:
-        sizes = "; ".join(" ".join(f"{axis}={size}" for axis, size in item.items()) for item in bundle.refused)
-        click.echo(f"\nnot compared, since eager PyTorch itself refuses: {sizes}")
+        refused = "; ".join(" ".join(f"{axis}={size}" for axis, size in item.items()) for item in bundle.refused)
+        click.echo(f"\nnot compared, since eager PyTorch itself refuses: {refused}")
     if bundle.quantized:
         click.echo(f"\n{bundle.quantized}")
     click.echo(f"\nwrote {output}. Next: rnn-export run {output}")
+
+
+def _named_size(text: str) -> tuple[str, int]:
+    axis, _, size = text.partition("=")
+    if not axis or not size.isdigit():
+        raise click.BadParameter(f"{text!r} is no size: give AXIS=N, as in sequence=16", param_hint="--size")
+    return axis, int(size)
 
 
 export.help = f"{export.help}\n\n{_target.HELP}"

@@ -455,6 +455,16 @@ def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path, capfd, mo
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_model_that_fails_is_named_where_axes_would_follow(tmp_path):
+    class RaisesToo(Net):
+        def forward(self, x, h):
+            raise TypeError("not today")
+
+    with pytest.raises(ExportError, match="itself fails on its example inputs, before any export: TypeError"):
+        export(RaisesToo(), (X, torch.zeros(1, X.shape[0], 3)), tmp_path / "bundle", axes=AXES)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

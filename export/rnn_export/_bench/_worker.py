@@ -65,13 +65,14 @@ def eager(
     from ..cli._target import arguments
 
     made, sealed = arguments(target, Path(weights) if weights else None), Bundle.open(bundle)
-    own = [spec for spec in sealed.signature.inputs if spec.name not in sealed.manifest.get("lifted", ())]
+    inner = {*sealed.manifest.get("lifted", ()), *sealed.manifest.get("kept", ())}
+    own = [spec for spec in sealed.signature.inputs if spec.name not in inner]
     prepared = prepare(
         made["model"],
         made["example_inputs"],
         axes={spec.name: dynamic(spec) for spec in own},
         input_names=[spec.name for spec in own],
-        state="lift" if len(own) < len(sealed.signature.inputs) else "auto" if sealed.signature.states else "none",
+        state="lift" if sealed.manifest.get("lifted") else "auto" if sealed.signature.states else "none",
     )
     return _torch(bundle, threads, prepared.flat)
 

@@ -152,7 +152,8 @@ def _write(model: onnx.ModelProto, target: Path, kept: Sequence[str]) -> None:
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(kept),
+            # It makes a MatMul of each Gemm first, under this name.
+            nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
 

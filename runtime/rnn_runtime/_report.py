@@ -192,7 +192,7 @@ class Divergence:
 
     def __str__(self) -> str:
         if self.place == "after":
-            where = f"after the last recurrent layer, in the output {self.module!r}"
+            where = f"in the output {self.module!r}, after the last recurrent layer that can be seen into"
         else:
             name = repr(self.module) if self.module else "the model itself"
             before = "the input of " if self.place == "before" else ""

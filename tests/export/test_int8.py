@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import rnn_runtime
-from rnn_export import _inspect, export, verify
+from rnn_export import _inspect, _quantize, export, verify
 
 AXES = {"x": {0: "batch", 1: "sequence"}}
 
@@ -127,3 +127,34 @@ def test_the_command_says_what_it_did(tmp_path, monkeypatch, capsys):
     assert "int8: Embedding embedding, LSTM lstm, Linear linear" in printed
     assert "signal to noise" in printed
     assert "size" in printed
+
+
+class Cell(nn.Module):
+    """A loop of a cell, whose products are Gemm nodes, before a linear layer that bears 8 bits well."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.LSTMCell(4, 24), nn.Linear(24, 6)
+
+    def forward(self, x):
+        h = c = x.new_zeros(x.shape[0], 24)
+        outputs = []
+        for t in range(x.shape[1]):
+            h, c = self.cell(x[:, t], (h, c))
+            h = torch.tanh(h * 3)
+            outputs.append(self.out(h))
+        return torch.stack(outputs, 1)
+
+
+def test_what_is_kept_is_left_alone_whatever_the_quantiser_calls_it(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "bundle"
+    export(Cell(), torch.randn(2, 5, 4), path, axes=AXES, formats=["onnx"])
+    model = onnx.load(path / "model.onnx")
+    layers = _quantize._layers(model.graph)
+    assert any("/Gemm/" in node for nodes in layers.values() for node in nodes)
+    _quantize._write(model, path / "kept.onnx", [node for nodes in layers.values() for node in nodes])
+    assert not [node for node in _inspect.operators(onnx.load(path / "kept.onnx").graph) if "Integer" in node]
+    x = torch.randn(3, 9, 4).numpy()
+    want, got = (rnn_runtime.load(path / name).run(x)["output"] for name in ("model.onnx", "kept.onnx"))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)

@@ -82,7 +82,11 @@ def test_what_several_backends_share_is_said_once() -> None:
     ("place", "text"),
     [
         ("before", "first leaves eager PyTorch in the input of 'm' (GRU), layer 0, at time step 2 (error 1, n=1)"),
-        ("after", "first leaves eager PyTorch after the last recurrent layer, in the output 'm', at time step 2"),
+        (
+            "after",
+            "first leaves eager PyTorch in the output 'm', after the last recurrent layer that can be seen into, "
+            "at time step 2",
+        ),
     ],
 )
 def test_a_place_that_is_no_layer_is_said_as_one(place: str, text: str) -> None:

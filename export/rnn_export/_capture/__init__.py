@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from rnn_runtime import InputError, LengthsSpec, Signature
 
 from .._errors import ExportError
+from .._quiet import quiet
 from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
@@ -100,7 +101,8 @@ def capture(
         _tidied(program)
         if not graph.recurrent(program) and not isinstance(state, Mapping):
             raise ExportError(
-                "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan. Where it makes "
+                "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan, and no Python "
+                "loop goes over an axis in `axes`. Where it loops over time, name that axis in `axes`; where it makes "
                 "one step of a cell, name its state, as in state={'h': 'h_n'}; for other models use torch.onnx.export"
             )
         return program, *describe(program, prepared, output_names, lengths, state)
@@ -219,9 +221,10 @@ def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram,
     except FixedAxes as error:
         if not error.places:
             raise first or error from None
-        prepared, module = roll(prepared, error)
-        if state == "lift":
-            prepared = lift_loops(prepared, module, module.rolled)
+        with quiet():  # PyTorch warns of its own ways to copy a program
+            prepared, module = roll(prepared, error)
+            if state == "lift":
+                prepared = lift_loops(prepared, module, module.rolled)
         return prepared, trace(prepared, module), module
     except ExportError:
         if first is not None:

@@ -20,7 +20,7 @@ demo: $(VENV)/.installed ## export the seeded RNN to build/hello and print how i
 	$(VENV)/bin/rnn-export export hello -o build/hello --overwrite
 
 test: $(VENV)/.installed ## run all tests
-	$(VENV)/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 # two processes of two threads each get in each other's way
 
 test-runtime: $(RUNTIME_VENV)/.installed ## run the runtime's tests where PyTorch, onnx and rich are not installed
 	$(RUNTIME_VENV)/bin/python -c "from importlib.util import find_spec; found = [n for n in ('torch', 'onnx', 'rich') if find_spec(n)]; assert not found, found"

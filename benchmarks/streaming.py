@@ -119,8 +119,12 @@ def bound(model, path: Path):
     stream = rnn_runtime.load(path, threads=1).stream()
     for _ in range(4):
         stream.push(np.zeros((1, 1, model.input_size), np.float32))
-    run = stream._last.turns[0].run
-    return lambda chunk: run()
+    turn = stream._last.turns[0]  # holds the memory that its run reads and writes
+
+    def step(chunk):
+        return turn.run()
+
+    return step
 
 
 def eager(model, path: Path):

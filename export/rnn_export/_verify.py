@@ -16,7 +16,7 @@ from rnn_runtime._bundle import Bundle as Sealed
 from rnn_runtime._verify import Progress, check_level, check_trial
 
 from ._alone import alone
-from ._capture import prepare, sequences, traced
+from ._capture import Prepared, prepare, sequences, traced
 from ._capture.axes import dynamic
 from ._capture.module import Flat
 from ._capture.sample import Sampler
@@ -77,29 +77,11 @@ def verify(
     sealed = Sealed.open(Path(bundle))
     sealed.verify_files()
     signature = sealed.signature
-    lifted = set(sealed.manifest.get("lifted", ()))
-    kept = set(sealed.manifest.get("kept", ()))
-    own = [spec for spec in signature.inputs if spec.name not in lifted | kept]
     check_tolerance(tolerance)
     check_level(level)
     check_trial(trial, only)
     with alone(), torch.random.fork_rng(devices=[]):
-        if example_inputs is None:
-            golden = _golden.unpack(sealed.read(GOLDEN))[0].inputs
-            example_inputs = tuple(golden[spec.name] for spec in own)
-        try:
-            prepared = prepare(
-                model,
-                example_inputs,
-                axes={spec.name: dynamic(spec) for spec in own},
-                input_names=[spec.name for spec in own],
-                state="lift" if lifted else "auto" if signature.states else "none",
-            )
-        except InputError as error:
-            raise InputError(f"{error}. Is this the model that {sealed.path} was exported from?") from None
-        if len(prepared.flat.lifted) < len(lifted):
-            prepared, _, _ = traced(prepared, "lift")  # the rest is the state of loops
-        _require_alike(prepared.flat, signature)
+        prepared = bound(model, sealed, example_inputs)
         lengths = [LengthsSpec(**spec) for spec in sealed.manifest.get("lengths", ())]
         reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example, lengths))
         over = sequences(signature, [str(layer["axis"]) for layer in sealed.manifest["layers"]])
@@ -120,6 +102,39 @@ def verify(
             progress=progress,
         )
         return suite.run()
+
+
+def bound(model: nn.Module, sealed: Sealed, example_inputs: Any = None) -> Prepared:
+    """A model bound to the inputs of a bundle, with the same states lifted and kept.
+
+    Args:
+        model: what the bundle should be equal to.
+        sealed: the bundle.
+        example_inputs: as for `verify`.
+
+    Raises:
+        ExportError, InputError: the model takes other inputs than the bundle.
+    """
+    lifted = set(sealed.manifest.get("lifted", ()))
+    kept = set(sealed.manifest.get("kept", ()))
+    own = [spec for spec in sealed.signature.inputs if spec.name not in lifted | kept]
+    if example_inputs is None:
+        golden = _golden.unpack(sealed.read(GOLDEN))[0].inputs
+        example_inputs = tuple(golden[spec.name] for spec in own)
+    try:
+        prepared = prepare(
+            model,
+            example_inputs,
+            axes={spec.name: dynamic(spec) for spec in own},
+            input_names=[spec.name for spec in own],
+            state="lift" if lifted else "auto" if sealed.signature.states else "none",
+        )
+    except InputError as error:
+        raise InputError(f"{error}. Is this the model that {sealed.path} was exported from?") from None
+    if len(prepared.flat.lifted) < len(lifted):
+        prepared, _, _ = traced(prepared, "lift")  # the rest is the state of loops
+    _require_alike(prepared.flat, sealed.signature)
+    return prepared
 
 
 def _require_alike(flat: Flat, signature: Signature) -> None:

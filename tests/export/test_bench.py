@@ -95,6 +95,41 @@ def test_the_command_has_eager_beside_them_and_draws(tmp_path, monkeypatch, caps
     assert [row["backend"] for row in json.loads(printed)["timings"]] == ["onnxruntime"]
 
 
+LOOP = """
+import torch
+from torch import nn
+
+
+class Loop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(3, 5)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 5)
+        steps = []
+        for t in range(x.shape[1]):
+            h = torch.relu(self.cell(x[:, t], h))
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+def make():
+    torch.manual_seed(0)
+    return {"model": Loop(), "example_inputs": torch.randn(2, 4, 3), "axes": {"x": {0: "batch", 1: "sequence"}},
+            "state": "lift", "formats": ["onnx"]}
+"""
+
+
+def test_a_model_that_cannot_be_given_its_lifted_state_is_not_timed_as_eager(tmp_path, monkeypatch):
+    (tmp_path / "looped.py").write_text(LOOP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["rnn-export", "export", "looped:make", "-o", "loop"])
+    main()
+    with pytest.raises(Error, match="eager fails: InputError: the state of its Python loops is lifted"):
+        _bench.bench(tmp_path / "loop", "looped:make", rounds=1, seconds=0.01)
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -58,22 +58,16 @@ def eager(
     bundle: Path, threads: int, target: str, weights: str
 ) -> Callable[[Arrays], tuple[Run, Callable[[], Arrays]]]:
     """The model itself, on the bundle's inputs in their order."""
+    from rnn_runtime import InputError
     from rnn_runtime._bundle import Bundle
 
-    from .._capture import prepare
-    from .._capture.axes import dynamic
+    from .._verify import bound
     from ..cli._target import arguments
 
-    made, sealed = arguments(target, Path(weights) if weights else None), Bundle.open(bundle)
-    inner = {*sealed.manifest.get("lifted", ()), *sealed.manifest.get("kept", ())}
-    own = [spec for spec in sealed.signature.inputs if spec.name not in inner]
-    prepared = prepare(
-        made["model"],
-        made["example_inputs"],
-        axes={spec.name: dynamic(spec) for spec in own},
-        input_names=[spec.name for spec in own],
-        state="lift" if sealed.manifest.get("lifted") else "auto" if sealed.signature.states else "none",
-    )
+    made = arguments(target, Path(weights) if weights else None)
+    prepared = bound(made["model"], Bundle.open(bundle), made["example_inputs"])
+    if prepared.flat.stands_in:
+        raise InputError("the state of its Python loops is lifted, which the model itself cannot be given")
     return _torch(bundle, threads, prepared.flat)
 
 

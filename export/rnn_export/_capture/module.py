@@ -46,7 +46,12 @@ class Flat(nn.Module):
     """forward(*tensors) -> tuple of tensors, around a model that takes and returns nested ones.
 
     States that the model keeps and lifted ones come last, among the inputs and among the results.
+
+    Attributes:
+        stands_in: something else runs in the model's place, since the model cannot be given these states.
     """
+
+    stands_in = False
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()

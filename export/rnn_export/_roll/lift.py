@@ -28,6 +28,8 @@ class RolledFlat(Flat):
     It stands for the model, which cannot be given these states, once it has been proven equal to it from zeros.
     """
 
+    stands_in = True
+
     def __init__(self, flat: Flat, rolled: nn.Module, slots: tuple[Slot, ...]) -> None:
         super().__init__(flat.model, flat.inputs)
         self.rolled = rolled

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from rnn_runtime import DependencyError, InputError
 
 from .._versions import require_installed
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 HELP = """TARGET is a built-in model (hello, hello-batch-first, lstm, gru, tagger, charlm, forecaster, layer-norm-lstm,
 peephole-lstm, min-gru, attention-decoder) or package.module:factory. The factory returns a bare nn.RNN, nn.LSTM or
 nn.GRU, or a dict of the arguments of rnn_export.export: model, example_inputs, axes and so on."""
+
+
+weights = click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A state dict to load into TARGET's model: .safetensors or .pt.",
+)
+"""The option that each command with a TARGET has."""
 
 
 def arguments(target: str, weights: Path | None) -> dict[str, Any]:

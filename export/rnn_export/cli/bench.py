@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from . import _target
+
 
 def _sizes(_context: click.Context, _parameter: click.Parameter, items: tuple[str, ...]) -> dict[str, list[int]]:
     sizes: dict[str, list[int]] = {}
@@ -21,11 +23,7 @@ def _sizes(_context: click.Context, _parameter: click.Parameter, items: tuple[st
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("target", required=False)
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A state dict to load into TARGET's model.",
-)
+@_target.weights
 @click.option(
     "--size",
     "sizes",

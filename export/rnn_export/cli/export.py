@@ -14,11 +14,7 @@ from . import _target
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write the bundle to."
 )
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A state dict to load into the model: .safetensors or .pt.",
-)
+@_target.weights
 @click.option(
     "--format",
     "formats",

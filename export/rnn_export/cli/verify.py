@@ -26,11 +26,7 @@ def _trial(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("target", required=False)
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A state dict to load into TARGET's model.",
-)
+@_target.weights
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--quick", "level", flag_value="quick", help="Fixed inputs alone: a second or two.")
 @click.option("--default", "level", flag_value="default", default=True, hidden=True)

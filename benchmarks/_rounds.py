@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -45,6 +46,36 @@ def measure(script: str, peers: Iterable[str], *arguments: str, rounds: int = 9)
         worker.stdin.close()
         worker.wait()
     return found
+
+
+def seconds(run: Callable[[], object], count: int) -> float:
+    """Seconds of one run, the mean of `count`."""
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    return (time.perf_counter() - start) / count
+
+
+def medians(runs: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+    """Median seconds of each run, in one process and in turns; a turn lasts about as long as 30 ms of the first."""
+    for run in runs.values():
+        run()
+    count = max(2, min(500, int(0.03 / seconds(next(iter(runs.values())), 1))))
+    found = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found[name].append(seconds(run, count))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def session(model: bytes | Path, threads: int = 1, spinning: str = "1") -> object:
+    """ONNX Runtime's session on the CPU, with this many threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:

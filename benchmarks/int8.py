@@ -4,13 +4,11 @@ One layer with input = hidden. Time over the faster of our float32 graphs, and t
 float64.
 """
 
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
+from _rounds import machine, medians, session
 
 import rnn_export
 
@@ -18,22 +16,7 @@ SIZES = ((1, 1), (100, 1), (50, 16))
 FOLDER = Path("build/benchmarks/int8")
 
 
-def session(path: Path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path / "model.onnx", options, providers=["CPUExecutionProvider"])
-
-
-def seconds(run, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        run()
-    return (time.perf_counter() - start) / count
-
-
 def main() -> None:
-    from _rounds import machine
-
     torch.manual_seed(0)
     print(machine())
     head = [f"{size}: float32, µs | int8 / float32 | SNR, dB" for size in SIZES]
@@ -50,7 +33,7 @@ def main() -> None:
                 paths[name] = FOLDER / f"{cell}-{hidden}-{name}"
                 example = torch.randn(5, 3, hidden)
                 rnn_export.export(model, example, paths[name], formats=["onnx"], overwrite=True, **options)
-            sessions = {name: session(path) for name, path in paths.items()}
+            sessions = {name: session(path / "model.onnx") for name, path in paths.items()}
             sizes = [(paths[name] / "model.onnx").stat().st_size / 1e6 for name in ("fused", "int8")]
             cells = [text for size in SIZES for text in measured(model, sessions, hidden, *size)]
             print(f"| {cell} | {hidden} | {sizes[0]:.2f} -> {sizes[1]:.2f} | " + " | ".join(cells) + " |", flush=True)
@@ -66,14 +49,7 @@ def measured(model, sessions, hidden: int, sequence: int, batch: int) -> list[st
     got = sessions["int8"].run(None, feeds)[0]
     snr = 10 * np.log10((want**2).sum() / ((got - want) ** 2).sum())
     runs = {name: lambda s=s: s.run(None, feeds) for name, s in sessions.items()}
-    for run in runs.values():
-        run()
-    count = max(2, min(500, int(0.03 / seconds(runs["fused"], 1))))
-    found = {name: [] for name in runs}
-    for _ in range(7):
-        for name, run in runs.items():
-            found[name].append(seconds(run, count))
-    median = {name: statistics.median(values) for name, values in found.items()}
+    median = medians(runs)
     best = min(median["fused"], median["scan"])
     return [f"{best * 1e6:.0f}", f"{median['int8'] / best:.2f}", f"{snr:.0f}"]
 

@@ -4,32 +4,16 @@ A layer with input = hidden, written both ways. The rule of lowering="auto" is r
 """
 
 import argparse
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
-from _rounds import machine
+from _rounds import machine, medians, session
 
 import rnn_export
 
 SIZES = ((1, 1), (10, 1), (100, 1), (1, 16), (50, 16), (20, 64))
 FOLDER = Path("build/benchmarks/lowerings")
-
-
-def session(path: Path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path / "model.onnx", options, providers=["CPUExecutionProvider"])
-
-
-def seconds(run, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        run()
-    return (time.perf_counter() - start) / count
 
 
 def main() -> None:
@@ -50,7 +34,7 @@ def main() -> None:
                 path = FOLDER / f"{cell}-{hidden}-{lowering}"
                 options = {"formats": ("onnx",), "lowering": lowering, "overwrite": True}
                 rnn_export.export(model, torch.randn(5, 3, hidden), path, **options)
-                sessions[lowering] = session(path)
+                sessions[lowering] = session(path / "model.onnx")
             ratios = [f"{ratio(sessions, hidden, *sizes):.2f}" for sizes in SIZES]
             print(f"| {cell} | {hidden} | " + " | ".join(ratios) + " |", flush=True)
 
@@ -63,14 +47,8 @@ def ratio(sessions, hidden: int, sequence: int, batch: int) -> float:
         for node in sessions["fused"].get_inputs()
     }
     runs = {name: lambda s=s: s.run(None, feeds) for name, s in sessions.items()}
-    for run in runs.values():
-        run()
-    count = max(2, min(500, int(0.03 / seconds(runs["fused"], 1))))
-    found = {name: [] for name in runs}
-    for _ in range(7):
-        for name, run in runs.items():
-            found[name].append(seconds(run, count))
-    return statistics.median(found["scan"]) / statistics.median(found["fused"])
+    found = medians(runs)
+    return found["scan"] / found["fused"]
 
 
 if __name__ == "__main__":

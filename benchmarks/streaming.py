@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _rounds import machine, measure, ratio, serve
+from _rounds import machine, measure, ratio, serve, session
 
 CASES = ["RNN 4->2", *(f"{cell} {hidden}" for cell in ("LSTM", "GRU") for hidden in (64, 128, 256, 512))]
 PEERS = {
@@ -88,26 +88,22 @@ def ours(model, path: Path):
 
 
 def loop(model, path: Path):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path / "model.onnx", options, providers=["CPUExecutionProvider"])
-    names = [node.name for node in session.get_outputs()]
-    states = [node.name for node in session.get_inputs()[1:]]
+    made = session(path / "model.onnx")
+    names = [node.name for node in made.get_outputs()]
+    states = [node.name for node in made.get_inputs()[1:]]
     values = [np.zeros((1, 1, model.hidden_size), np.float32) for _ in states]
 
     if len(states) == 1:
 
         def step(chunk):
             nonlocal values
-            y, *values = session.run(names, {"input": chunk, states[0]: values[0]})
+            y, *values = made.run(names, {"input": chunk, states[0]: values[0]})
             return y
     else:
 
         def step(chunk):
             nonlocal values
-            y, *values = session.run(names, {"input": chunk, states[0]: values[0], states[1]: values[1]})
+            y, *values = made.run(names, {"input": chunk, states[0]: values[0], states[1]: values[1]})
             return y
 
     return step

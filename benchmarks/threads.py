@@ -4,12 +4,8 @@ One LSTM layer, input = hidden, in ONNX Runtime with one thread, and with two th
 in rnn_runtime/_threads.py is read off this table.
 """
 
-import statistics
-import time
-
 import numpy as np
-import onnxruntime
-from _rounds import machine
+from _rounds import machine, medians, session
 from onnx import TensorProto, helper, numpy_helper
 
 CHOICES = {"one": (1, "0"), "two, sleeping": (2, "0"), "two, spinning": (2, "1")}
@@ -36,20 +32,6 @@ def lstm(hidden: int) -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
-def session(model: bytes, threads: int, spinning: str):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def seconds(run, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        run()
-    return (time.perf_counter() - start) / count
-
-
 def main() -> None:
     print(machine())
     print("\n| hidden | sequence | batch | one thread, µs | two, sleeping | two, spinning |\n|---|---|---|---|---|---|")
@@ -63,13 +45,7 @@ def main() -> None:
                 "c": np.zeros((1, batch, hidden), np.float32),
             }
             runs = {name: lambda s=s, f=feeds: s.run(None, f) for name, s in sessions.items()}
-            seconds(runs["one"], 1)
-            count = max(2, min(300, int(0.03 / seconds(runs["one"], 1))))
-            found = {name: [] for name in runs}
-            for _ in range(7):
-                for name, run in runs.items():
-                    found[name].append(seconds(run, count))
-            one, asleep, spinning = (statistics.median(found[name]) for name in CHOICES)
+            one, asleep, spinning = medians(runs).values()
             row = f"{one * 1e6:.0f} | {asleep / one:.2f} | {spinning / one:.2f}"
             print(f"| {hidden} | {sequence} | {batch} | {row} |", flush=True)
 

@@ -7,6 +7,7 @@ no input, no state, no result. It is what any Python around it adds to.
 
 import argparse
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -175,12 +176,22 @@ def openvino(model, path: Path):
 STEPS = {"ours": ours, "loop": loop, "bound": bound, "eager": eager, "torchscript": torchscript, "openvino": openvino}
 
 
+def import_time() -> float:
+    """Median seconds that importing rnn_runtime takes beyond NumPy and ONNX Runtime, each time in a new process."""
+    code = (
+        "import time, numpy, onnxruntime; t = time.perf_counter(); import rnn_runtime; print(time.perf_counter() - t)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(9)]
+    return statistics.median(float(run.stdout) for run in runs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--cases", nargs="*", default=CASES)
     chosen = parser.parse_args()
     print(machine())
+    print(f"\nImporting rnn_runtime after NumPy and ONNX Runtime: {import_time() * 1e3:.0f} ms.")
     print("\n| model | rnn_runtime, µs | " + " | ".join(f"÷ {PEERS[p]}" for p in list(PEERS)[1:]) + " |")
     print("|---|" + "---|" * len(PEERS))
     for case in chosen.cases:

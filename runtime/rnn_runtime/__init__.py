@@ -10,6 +10,7 @@ y = stream.push(chunk)  # chunk after chunk, the state carried
 model.check()  # replays the recorded inputs and outputs
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._errors import (
@@ -23,16 +24,16 @@ from ._errors import (
     QueueFull,
     StreamClosed,
 )
-from ._metrics import Percentiles, PoolMetrics
 from ._model import Model, load
-from ._report import Check, Divergence, Report, Row, Series
 from ._result import Result
 from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
 from ._stream import Stream
-from ._verify import verify
 
 if TYPE_CHECKING:
+    from ._metrics import Percentiles, PoolMetrics
     from ._pool import PoolStream, StreamPool
+    from ._report import Check, Divergence, Report, Row, Series
+    from ._verify import verify
 
 __version__ = "0.1.0"
 
@@ -67,10 +68,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # A pool brings asyncio and concurrent.futures along, which take longer to import than all the rest of this package.
-    if name not in ("PoolStream", "StreamPool"):
-        raise AttributeError(f"module 'rnn_runtime' has no attribute {name!r}")
-    from . import _pool
+# What an app that loads and streams does not need at its start: a pool alone brings asyncio and concurrent.futures,
+# which take longer to import than all the rest.
+_LATER = {
+    **dict.fromkeys(("PoolStream", "StreamPool"), "_pool"),
+    **dict.fromkeys(("Percentiles", "PoolMetrics"), "_metrics"),
+    **dict.fromkeys(("Check", "Divergence", "Report", "Row", "Series"), "_report"),
+    "verify": "_verify",
+}
 
-    return getattr(_pool, name)
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'rnn_runtime' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

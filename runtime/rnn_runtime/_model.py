@@ -18,13 +18,13 @@ from ._device import Device, onnxruntime
 from ._errors import BundleError, Error, InputError, MismatchError
 from ._options import Options
 from ._plan import Buffers, buffers
-from ._report import Report, Row, compare
 from ._result import Result
 from ._signature import Signature
 from ._stream import Stream
 
 if TYPE_CHECKING:
     from ._golden import Case
+    from ._report import Report, Row
 
 
 def load(
@@ -224,6 +224,8 @@ class Model:
             InputError: a constant has another value than was recorded.
             MismatchError: an output leaves the bundle's tolerance; `.report` tells which.
         """
+        from ._report import Report
+
         bundle, cases = self._recorded()
         report = Report(tuple(row for case in cases for row in self._replay(case, bundle.tolerance)))
         if not report.passed:
@@ -244,6 +246,8 @@ class Model:
                 f"{self.path / GOLDEN} records {', '.join(sorted(case.outputs)) or 'no outputs'}; "
                 f"expected {', '.join(sorted(names))}: export the model again"
             )
+        from ._report import Row, compare
+
         constants = self._options.constants
         for name in constants.keys() & case.inputs.keys():
             if not np.array_equal(constants[name], case.inputs[name]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ._quantize import Quantized, check_precision, measured_tolerance, quantize
 from ._reference import Reference, grid
 from ._seal import check_target, seal, unsealed
 from ._stream import require_streamable
-from ._suite import lacking
+from ._suite import lacking, live, warnings
 from ._versions import require_good_versions
 
 
@@ -155,6 +155,8 @@ def export(
                 quantized, report = quantize(graph, [*golden, *cases], tolerance)
                 operators = count_operators(graph)
                 allowed = measured_tolerance(report, allowed)
-            lacks = lacking(reference, captured.sequences, allowed)
+            eager = live(reference, captured.sequences, allowed, {})
+            lacks = lacking(eager)
+            report = replace(report, warnings=warnings(eager, lacks))
             seal(folder, captured, report, refused, golden, allowed, operators, lacks, quantized)
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)

@@ -103,16 +103,24 @@ ROWS = {
     ),
     "R11": Row("microsoft/onnxruntime#13571", "one session and many threads", "C"),
     "R12": Row(
-        "microsoft/onnxruntime#23083", "browsers: operators, opset, empty names", "L", "nothing is run in a browser"
+        "microsoft/onnxruntime#23083",
+        "browsers: operators, opset, empty names",
+        "L",
+        "no browser: onnxruntime-web's WebAssembly runs in Node.js in `make test-targets`",
     ),
     "R13": Row("microsoft/onnxruntime#3242", "sizes of -1 for readers in C", "L"),
     "D1": Row(
         "NVIDIA/TensorRT#3310",
         "TensorRT with a dynamic batch or both directions",
         "N",
-        "TensorRT is not at hand: static shapes and split directions (D2, D4) are what a file can offer it",
+        "TensorRT itself is not run: the operators are those that its parser's documentation lists",
     ),
-    "D2": Row("openvinotoolkit/openvino#11730", "dynamic files that hang or are slow", "N", "OpenVINO is not run here"),
+    "D2": Row(
+        "openvinotoolkit/openvino#11730",
+        "dynamic files that hang or are slow",
+        "N",
+        "OpenVINO runs them in `make test-targets`, not here",
+    ),
     "D3": Row("Rikorose/DeepFilterNet#651", "a target without GRU and LSTM", "C"),
     "D4": Row("Unity-Technologies/ml-agents#5773", "a target without both directions", "C"),
     "D5": Row("onnxsim/onnxsim#87", "a simplifier that freezes axes", "C"),

@@ -176,11 +176,13 @@ def test_r11_many_threads_share_a_model_and_each_has_its_own_stream(lstm):
 
 @pytest.mark.reported("R12", "W")
 def test_r12_the_graph_asks_for_little(tmp_path):
-    """Opset 18, the default domain alone, and no empty names at the end of a node's inputs."""
+    """Opset 18, IR 8, the default domain alone, and no empty names at the end of a node's inputs."""
     for k, layer in enumerate((nn.RNN(6, 4), nn.LSTM(6, 4, 2, bidirectional=True), nn.GRU(6, 4))):
-        bundle = export(layer, torch.randn(5, 3, 6), tmp_path / str(k), formats=["onnx"], state="none")
+        options = {"formats": ["onnx"], "state": "none", "target": "onnxruntime-web"}
+        bundle = export(layer, torch.randn(5, 3, 6), tmp_path / str(k), **options)
         model = onnx.load(bundle.path / "model.onnx")
         assert {(entry.domain, entry.version) for entry in model.opset_import if entry.domain == ""} == {("", 18)}
+        assert model.ir_version == 8
         assert {node.domain for node in model.graph.node} == {""}
         assert all(node.input[-1] for node in model.graph.node if node.input)
 

@@ -95,12 +95,7 @@ ROWS = {
     "R7": Row("microsoft/onnxruntime#1400", "garbage past short rows", "G", GPU),
     "R8": Row("microsoft/onnxruntime#24920", "lengths above the sequence", "C"),
     "R9": Row("microsoft/onnxruntime#11831", "float16 on the CPU, and its tolerance", "C"),
-    "R10": Row(
-        "microsoft/onnxruntime#27188",
-        "a GRU kernel that became slower between versions",
-        "C",
-        "doctor notes the version; a benchmark with a saved baseline is not among the commands",
-    ),
+    "R10": Row("microsoft/onnxruntime#27188", "a GRU kernel that became slower between versions", "C"),
     "R11": Row("microsoft/onnxruntime#13571", "one session and many threads", "C"),
     "R12": Row(
         "microsoft/onnxruntime#23083",

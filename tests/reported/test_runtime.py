@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnn_runtime
 from rnn_export import ExportError, InputError, export
+from rnn_export._bench import _baseline, bench
 from rnn_export._versions import notes
 
 X = ("sequence", "batch", 6)
@@ -153,6 +155,21 @@ def test_r10_versions_whose_kernels_are_slower_are_known(monkeypatch):
     (note,) = notes({"onnxruntime": "1.21.0"})
     assert "GRU" in note and "slower" in note
     assert notes({"onnxruntime": "1.32.0", "onnx": "1.23.2"}) == []
+
+
+@pytest.mark.reported("R10", "F")
+def test_r10_a_slower_kernel_shows_against_a_saved_benchmark(tmp_path):
+    """One step of a GRU, as in the thread; a baseline of a tenth of its time stands for the faster version."""
+    path = export(nn.GRU(6, 4), torch.randn(5, 3, 6), tmp_path / "b", formats=["onnx"]).path
+    found = bench(path, sizes={"sequence": [1], "batch": [1]}, rounds=2, seconds=0.01)
+    (tmp_path / "base.json").write_text(found.to_json())
+    before = _baseline.load(tmp_path / "base.json")
+    assert before == found
+    _baseline.compare(found, before, 1.2).require()
+    (row,) = before.timings
+    faster = replace(row, p50=row.p50 / 10, spread=(row.spread[0] / 10, row.spread[1] / 10))
+    with pytest.raises(_baseline.SlowerError, match="onnxruntime at sequence=1 batch=1"):
+        _baseline.compare(found, replace(before, timings=(faster,)), 1.2).require()
 
 
 @pytest.mark.reported("R11", "R")

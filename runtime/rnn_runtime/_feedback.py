@@ -28,7 +28,7 @@ def feedback(
         raise InputError(f"steps is {steps!r}; expected 1 or more")
     signature = stream._signature
     name, output = _pair(signature, back)
-    given = _feeds.gather(signature, inputs)
+    given: dict[str, Any] = dict(_feeds.gather(signature, inputs))
     taken, made = signature.input(name), signature.output(output)
     times = {axis for axis in taken.axes if isinstance(axis, str) and axis != batch}
 

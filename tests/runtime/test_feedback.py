@@ -82,7 +82,7 @@ def test_an_output_without_steps_gets_their_axis():
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True, "2"])
 def test_steps_are_a_number_of_them(steps):
-    with pytest.raises(InputError, match="steps is .*; expected 1 or more"):
+    with pytest.raises(InputError, match=r"steps is .*; expected 1 or more"):
         feedback(Counter((IDS,), (SCORES,)), np.array([[1]]), steps, None, None, "batch")
 
 

@@ -8,6 +8,7 @@ all steps at once does; everything else becomes a part of a scan.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,12 +40,16 @@ class Values:
         node.meta.update(self.meta)
         return node
 
-    def affine(self, value: Any, n: fx.Node) -> Any:
-        """A number that may follow the length, as a number or a node."""
+    def affine(self, value: Any, length: Callable[[int], fx.Node]) -> Any:
+        """A number that may follow the lengths, as a number or a node."""
         if not isinstance(value, Affine):
             return value
-        product = n if value.factor == 1 else self.add(operator.mul, n, value.factor)
-        return self.add(operator.add, product, value.offset) if value.offset else product
+        total: Any = None
+        for unit, factor in value.factors:
+            product = length(unit) if factor == 1 else self.add(operator.mul, length(unit), factor)
+            total = product if total is None else self.add(operator.add, total, product)
+        total = self.add(operator.add, total, value.offset) if value.offset else total
+        return total if value.divisor == 1 else self.add(operator.floordiv, total, value.divisor)
 
 
 class EmittedLoop:
@@ -57,7 +62,7 @@ class EmittedLoop:
         self.each_segments = each
         self.count = count
         # A loop that may have no step at length 1 makes one more in vain, since a scan has one or more.
-        self.extra = -count.offset if isinstance(count, Affine) and count.factor == 1 and count.offset < 0 else 0
+        self.extra = _missing(count)
         self.total = plus(count, self.extra)
         self.each: dict[int, Known] = {}
         self.known: dict[Place, Known] = {}
@@ -391,7 +396,7 @@ class EmittedLoop:
             step = plus(step, 1)
         if last and not self.extra:
             return self.v.add(aten.select.int, stacked, 0, -1)
-        return self.v.add(aten.select.int, stacked, 0, self.v.affine(step, self.e.n))
+        return self.v.add(aten.select.int, stacked, 0, self.e.argument(step))
 
 
 class _Unknown(Exception):
@@ -428,8 +433,14 @@ def _nodes(value: Any) -> Any:
 def plus(a: Any, b: Any) -> Any:
     """The sum of two numbers that may follow the length."""
     x, y = as_affine(a), as_affine(b)
-    factor, offset = x.factor + y.factor, x.offset + y.offset
-    return Affine(factor, offset) if factor else offset
+    if (x.divisor != 1 and y.factors) or (y.divisor != 1 and x.factors):
+        raise Unalike("it goes in strides in several ways")
+    divisor = max(x.divisor, y.divisor)
+    units = dict.fromkeys(unit for unit, _ in (*x.factors, *y.factors))
+    sums = [(unit, dict(x.factors).get(unit, 0) + dict(y.factors).get(unit, 0)) for unit in sorted(units)]
+    factors = tuple((unit, factor) for unit, factor in sums if factor)
+    offset = x.offset * (divisor // x.divisor) + y.offset * (divisor // y.divisor)
+    return Affine(factors, offset, divisor) if factors else offset
 
 
 def minus_one(a: Any) -> Any:
@@ -439,7 +450,13 @@ def minus_one(a: Any) -> Any:
 
 def as_affine(value: Any) -> Affine:
     """A number as one that may follow the length."""
-    return value if isinstance(value, Affine) else Affine(0, value)
+    return value if isinstance(value, Affine) else Affine((), value)
+
+
+def _missing(count: Any) -> int:
+    """How many steps a loop lacks to have one or more at length 1."""
+    at_one = count.at([1] * (count.factors[-1][0] + 1)) if isinstance(count, Affine) else count
+    return max(0, 1 - int(at_one))
 
 
 class Step:

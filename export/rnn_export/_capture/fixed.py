@@ -112,6 +112,10 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
                 size = args[0].shape[dim]
                 if isinstance(size, torch.SymInt):
                     stop(size.node.hint, sys._getframe(1), size.node.expr)
+            if func in (Tensor.chunk, torch.chunk):
+                count = args[1] if len(args) > 1 else (kwargs or {}).get("chunks")
+                if isinstance(count, torch.SymInt):
+                    stop(count.node.hint, sys._getframe(1), count.node.expr)
             return func(*args, **(kwargs or {}))
 
     truth: Callable[[torch.SymBool], bool] = torch.SymBool.__bool__

@@ -10,10 +10,11 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
+from .body import counts, with_tensor
 from .lengths import Length, computed
 from .loops import Loop, Unalike, aten
-from .outline import Affine, Outline
-from .scans import EmittedLoop, Values, as_affine, plus
+from .outline import Affine, Outline, Quotient
+from .scans import EmittedLoop, Values, as_affine, plus, quotient
 
 
 def emit(
@@ -119,6 +120,7 @@ class Emitter:
         if args and isinstance(args[0], tuple) and args[0][0] == "list":
             dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
             return self._join(target, args[0][1], dim)
+        target = with_tensor(target) if counts((args, kwargs)) else target
         return self.v.add(target, *map(self.argument, args), **self.argument(kwargs))
 
     def length(self, number: int) -> fx.Node:
@@ -133,6 +135,8 @@ class Emitter:
     def argument(self, value: Any) -> Any:
         if isinstance(value, Affine):
             return self.v.affine(value, self.length)
+        if isinstance(value, Quotient):
+            return quotient(self.v, value, self.length)
         if isinstance(value, tuple) and value and value[0] in ("input", "item", "step", "read"):
             return self.value(value)
         if isinstance(value, tuple | list):

@@ -72,10 +72,11 @@ class Each:
 
 @dataclass(frozen=True)
 class Count:
-    """A number that grows with the step: factor * step + start."""
+    """A number that grows with the step, factor * step + start, or one over that."""
 
     factor: int | float
     start: int | float
+    inverse: bool = False
 
 
 @dataclass
@@ -367,9 +368,10 @@ class _Unifier:
         if all(type(v) is type(first) and v == first for v in values):
             return first
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-            factor = values[1] - values[0]
-            if all(math.isclose(v, values[0] + factor * k, rel_tol=1e-12, abs_tol=1e-15) for k, v in enumerate(values)):
-                return Count(factor, values[0])
+            if _is_line(values):
+                return Count(values[1] - values[0], values[0])
+            if all(values) and _is_line(inverses := [1 / v for v in values]):
+                return Count(_rounded(inverses[1] - inverses[0]), _rounded(inverses[0]), inverse=True)
         raise Unalike(f"its steps use different numbers ({', '.join(map(str, values[:4]))}, ...)")
 
     def _value(self, nodes: list[fx.Node]) -> Any:
@@ -402,6 +404,16 @@ class _Unifier:
                 return Carried(position, path, lag, number)
         self.carries.append(key)
         return Carried(position, path, lag, len(self.carries) - 1)
+
+
+def _is_line(values: Sequence[float]) -> bool:
+    factor = values[1] - values[0]
+    return all(math.isclose(v, values[0] + factor * k, rel_tol=1e-12, abs_tol=1e-15) for k, v in enumerate(values))
+
+
+def _rounded(value: float) -> float:
+    """One over one over a whole number is that number."""
+    return float(round(value)) if math.isclose(value, round(value), rel_tol=1e-12) else value
 
 
 def _shapes(node: fx.Node) -> list[str]:

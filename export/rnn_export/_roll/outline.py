@@ -7,6 +7,7 @@ to be equal.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,6 +74,36 @@ class Affine:
 
     def at(self, point: Sequence[int]) -> int:
         return (sum(factor * point[unit] for unit, factor in self.factors) + self.offset) // self.divisor
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """A number with a point: top / (length + offset), as t / T grows by 1 / T from step to step."""
+
+    top: float
+    unit: int
+    offset: int
+
+    @classmethod
+    def fit(cls, values: Sequence[float], points: Sequence[tuple[int, ...]]) -> Quotient:
+        """The rule that gives these values at these lengths.
+
+        Raises:
+            Unalike: there is none.
+        """
+        for unit, n in enumerate(points[0]):
+            m, b = next((p[unit], v) for p, v in zip(points, values, strict=True) if p[unit] != n)
+            if b == values[0]:
+                continue
+            offset = (b * m - values[0] * n) / (values[0] - b)
+            found = cls(values[0] * (n + round(offset)), unit, round(offset))
+            if all(
+                math.isclose(found.top / (p[unit] + found.offset), v, rel_tol=1e-12)
+                for p, v in zip(points, values, strict=True)
+                if p[unit] + found.offset
+            ):
+                return found
+        raise Unalike("a number follows the length by no plain rule")
 
 
 def _alone(first: tuple[int, ...], point: tuple[int, ...], unit: int) -> bool:
@@ -179,7 +210,7 @@ class _Outliner:
         if isinstance(value, Each):
             return ("each", value.number)
         if isinstance(value, Count):
-            return ("count", value.factor, value.start)
+            return ("count", value.factor, value.start, value.inverse)
         return value
 
     def _value(self, node: fx.Node) -> Any:
@@ -244,6 +275,8 @@ def _stride(a: Any, b: Any) -> Any:
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         if len(a) != len(b):
             return None
+        if a and a[0] in ("input", "item", "step") and a[:4] != b[:4]:
+            return None  # another value, and not the same one of another step
         parts = [_stride(x, y) for x, y in zip(a, b, strict=True)]
         return None if any(part is None for part in parts) else tuple(parts)
     if _is_number(a) and _is_number(b):
@@ -279,6 +312,8 @@ def fit(parts: Sequence[Any], points: Sequence[tuple[int, ...]]) -> Any:
         return first
     if all(map(_is_number, parts)):
         return Affine.fit(parts, points)
+    if all(isinstance(part, float) and part for part in parts):
+        return Quotient.fit(parts, points)
     raise Unalike(_OTHERS)
 
 

@@ -17,7 +17,7 @@ from .._result import Result
 from .._signature import TensorSpec
 from ._faults import Fault
 from ._settings import Settings
-from ._tensors import DATATYPES, Answer, Request, SequenceId
+from ._tensors import DATATYPES, Answer, Arrays, Request, SequenceId
 
 log = logging.getLogger("rnn_runtime.serve")
 
@@ -148,8 +148,20 @@ class Served:
         finally:
             self.running -= 1
 
-    def open(self, client: str, on_idle: Callable[[PoolStream], object]) -> tuple[PoolStream, Generation]:
-        """A stream of the newest bundle, for `client`; `close` gives it back.
+    def resume(self, key: SequenceId, client: str, state: Arrays) -> None:
+        """Go on with a sequence that another process had, in place of what there may be of it here.
+
+        Raises:
+            PoolFull: there is no place for it.
+        """
+        if (old := self.sequences.get(key)) is not None:
+            self._end(key, old)
+        self._begin(key, client, bounded=False).stream.state = state
+
+    def open(
+        self, client: str, on_idle: Callable[[PoolStream], object], bounded: bool = True
+    ) -> tuple[PoolStream, Generation]:
+        """A stream of the newest bundle, for `client`; `close` gives it back. `bounded` counts what the client holds.
 
         Raises:
             Fault: the model has no state, or the server or the client may hold no more.
@@ -159,7 +171,7 @@ class Served:
             raise Fault(400, f"{self.name} has no state, so it has no streams: POST whole sequences to /infer")
         if self.draining:
             raise Fault(503, "the server is shutting down, and takes no new sequences")
-        if bound is not None and self._clients[client] >= bound:
+        if bounded and bound is not None and self._clients[client] >= bound:
             raise Fault(429, f"{client} holds {bound} open sequences, as many as one client may: end one first")
         stream = generation.pool.open(on_idle=on_idle)
         generation.streams += 1
@@ -199,7 +211,7 @@ class Served:
         self._free(old)
         log.info("reloaded", extra={"model": self.name, "version": fresh.version})
 
-    def _begin(self, key: SequenceId, client: str) -> OpenSequence:
+    def _begin(self, key: SequenceId, client: str, bounded: bool = True) -> OpenSequence:
         if key in self.sequences:
             raise Fault(
                 409,
@@ -210,7 +222,7 @@ class Served:
         def expire(stream: PoolStream) -> None:  # in the pool's thread
             loop.call_soon_threadsafe(self._expire, key, stream)
 
-        stream, generation = self.open(client, expire)
+        stream, generation = self.open(client, expire, bounded)
         self._expired.pop(key, None)
         sequence = self.sequences[key] = OpenSequence(stream, generation, client)
         return sequence

@@ -19,14 +19,14 @@ import pytest
 
 pytest.importorskip("ray", reason="make test-ray brings it")
 
-import ray  # noqa: E402
-from ray import serve  # noqa: E402
+import ray
+from ray import serve
 
-import rnn_runtime  # noqa: E402
-import rnn_runtime.ray  # noqa: E402
-from rnn_runtime import InputError  # noqa: E402
-from rnn_runtime.ray._sessions import NAMESPACE, owner  # noqa: E402
-from rnn_runtime.serve import Settings  # noqa: E402
+import rnn_runtime
+import rnn_runtime.ray
+from rnn_runtime import InputError
+from rnn_runtime.ray._sessions import NAMESPACE, owner
+from rnn_runtime.serve import Settings
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _guards
 from .._errors import Error, InputError
+from .._independent import lacking, rows_axis
 from .._model import load
 from .._report import compare
 from .._rows import _TOLERANCE, _TRIALS, _cuttable, _padded, _steps_axis
@@ -19,8 +20,6 @@ from . import columns
 
 if TYPE_CHECKING:
     import pyarrow
-
-    from .._model import Model
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -57,13 +56,13 @@ class Scorer:
             raise InputError(f"batch is {batch!r}; expected 1 or more")
         self.model = load(bundle, device=device, threads=threads)
         self.signature = signature = self.model.signature
-        self._axis = _rows_axis(self.model)
+        self._axis = rows_axis(self.model)
         self._outputs = _outputs(signature, outputs, self._axis)
-        lacking = _lacking(self.model)
-        self._batch = 1 if "rows" in lacking else batch
+        lacks = lacking(self.model)
+        self._batch = 1 if "rows" in lacks else batch
         # As in a StreamPool: padding is held against rows alone before it is trusted.
         self._trials = _TRIALS
-        self._pads = signature.lengths is not None and "padding" not in lacking and _cuttable(signature)
+        self._pads = signature.lengths is not None and "padding" not in lacks and _cuttable(signature)
 
     @property
     def fields(self) -> list[tuple[str, pyarrow.DataType]]:
@@ -235,28 +234,6 @@ def _row_axes(spec: TensorSpec, axis: str) -> tuple[int | str, ...]:
     return tuple(a for a in spec.axes if a != axis)
 
 
-def _rows_axis(model: Model) -> str:
-    """The name of the batch axis, which every input has to have once."""
-    signature = model.signature
-    states = {axis for pair in signature.states for axis in signature.input(pair.input).axes if isinstance(axis, str)}
-    bundle = model._bundle
-    over = {layer.get("axis") for layer in bundle.manifest["layers"]} if bundle is not None else set()
-    if signature.lengths is not None:
-        axis = signature.input(signature.lengths.input).axes[0]
-    elif len(states) == 1:
-        axis = next(iter(states))
-    else:
-        named = [axis for axis in signature.axis_names if axis not in over]
-        axis = named[0] if len(named) == 1 else "batch"
-    wrong = [spec for spec in signature.inputs if spec.axes.count(axis) != 1]
-    if not isinstance(axis, str) or wrong:
-        raise InputError(
-            f"each row of a table is one row of the model's batch, so every input needs the axis 'batch' once; "
-            f"{wrong[0] if wrong else axis} has it not: export the model with it, or use Model.run"
-        )
-    return axis
-
-
 def _outputs(signature: Signature, names: Sequence[str] | None, axis: str) -> list[TensorSpec]:
     known = {spec.name: spec for spec in signature.outputs}
     if names is None:
@@ -271,11 +248,3 @@ def _outputs(signature: Signature, names: Sequence[str] | None, axis: str) -> li
             f"the output {wrong[0]} has no {axis!r} that would tell rows apart: name the other outputs alone"
         )
     return specs
-
-
-def _lacking(model: Model) -> Mapping[str, str]:
-    """Properties that the model itself was seen not to have, so that its rows may know of each other."""
-    if model._bundle is None:
-        return {}
-    lacking: Mapping[str, str] = model._bundle.manifest["verified"].get("lacking", {})
-    return lacking

@@ -15,6 +15,8 @@ from .._model import Model, load
 from .._pool import PoolStream, StreamPool
 from .._result import Result
 from .._signature import TensorSpec
+from .._threads import usable
+from ._batcher import Batcher
 from ._faults import Fault
 from ._settings import Settings
 from ._tensors import DATATYPES, Answer, Arrays, Request, SequenceId
@@ -31,6 +33,7 @@ class Generation:
     Attributes:
         version: counts the bundles of a model that this server has loaded, from "1".
         pool: what its streams run in; None where the model has no state.
+        batcher: what its requests run in where it has none.
         streams: open now.
     """
 
@@ -38,6 +41,7 @@ class Generation:
     model: Model
     pool: StreamPool | None
     stamp: object
+    batcher: Batcher | None = None
     streams: int = 0
     superseded: bool = False
 
@@ -263,13 +267,14 @@ class Served:
                 generation.pool.close()  # nothing runs in it, so this takes no time
 
     async def _run(self, generation: Generation, request: Request) -> Result:
-        """A request to a model without state, in a thread. Raises Fault where too many run, or it takes too long."""
+        """A request to a model without state. Raises Fault where too many run, or it takes too long."""
+        assert generation.batcher is not None
         bound = self.settings.max_queue or 4 * self.settings.streams
         if self.running >= bound:
             raise QueueFull(f"{bound} requests wait")
         self.running += 1
         # Its place is free when the run has ended, and not when the client has stopped waiting.
-        run = asyncio.ensure_future(asyncio.to_thread(generation.model.run, request.inputs))
+        run = asyncio.ensure_future(generation.batcher.run(request.inputs))
         run.add_done_callback(self._done)
         try:
             async with asyncio.timeout(self.settings.request_seconds):
@@ -388,7 +393,7 @@ def _open(path: Path, settings: Settings, version: str) -> Generation:
         model.check()
     if _stamp(path) != stamp:
         raise BundleError(f"{path} was replaced while it was read: it is read again")
-    pool = None
+    pool, batcher = None, None
     if model.signature.states:
         pool = StreamPool(
             model,
@@ -397,7 +402,9 @@ def _open(path: Path, settings: Settings, version: str) -> Generation:
             max_queue=settings.max_queue,
             idle_timeout=settings.idle_seconds,
         )
-    return Generation(version, model, pool, stamp)
+    else:
+        batcher = Batcher(model, workers=max(1, usable() // settings.threads))
+    return Generation(version, model, pool, stamp, batcher)
 
 
 def _stamp(path: Path) -> object:

@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import time
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -162,8 +163,7 @@ class Keeper:
         await self.members()
         async with self._changing:
             before = self._shards
-            numbers = [n for n in range(count + len(before)) if self._shard(n) not in before]
-            after = (before + [self._shard(n) for n in numbers])[:count]
+            after = before[:count] + [self._fresh() for _ in range(count - len(before))]
             try:
                 for shard in after[len(before) :]:
                     await self._start(shard)
@@ -188,13 +188,14 @@ class Keeper:
                 if item["namespace"] == NAMESPACE
             ]
             found = sorted(name for name in names if name.startswith(f"{self._name}/shard-"))
-            shards = found or [self._shard(n) for n in range(self._about["shards"])]
+            shards = found or [self._fresh() for _ in range(self._about["shards"])]
             for shard in shards:
                 await self._start(shard)
             await self._change(shards, shards)
 
-    def _shard(self, n: int) -> str:
-        return f"{self._name}/shard-{n}"
+    def _fresh(self) -> str:
+        # A name is never used again: a router that has the old actor of it would take the new one for a dead one.
+        return f"{self._name}/shard-{uuid.uuid4().hex[:12]}"
 
     async def _start(self, shard: str) -> None:
         """A shard of this name that has loaded its model. Raises Error where it has another one than the first."""

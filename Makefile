@@ -11,7 +11,7 @@ SERVE_VENV := .venv-serve
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve soak bench bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,13 @@ test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-g
 
 test-serve: $(SERVE_VENV)/.installed ## run the server's tests, with Triton's client and a real Triton (another 600 MB)
 	$(SERVE_VENV)/bin/python -m pytest tests/serve
+
+ROUNDS ?= 9
+bench: $(BENCH_VENV)/.installed ## measure whole models against their peers and write the tables in benchmarks/README.md; a quiet machine is needed
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --prepare
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --rounds $(ROUNDS)
+	$(BENCH_VENV)/bin/python benchmarks/int8.py
+	$(BENCH_VENV)/bin/python benchmarks/export.py
 
 bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/streaming.py

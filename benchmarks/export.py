@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from _rounds import machine
+from _rounds import machine, put
 
 FOLDER = Path("build/benchmarks/export")
 CALL = "from rnn_export.cli import main; main()"
@@ -29,11 +29,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--targets", nargs="*", default=["hello", "lstm", "gru", "tagger"])
     chosen = parser.parse_args()
-    print(machine())
-    print("\n| export | median, s | fastest | slowest |\n|---|---|---|---|")
+    lines = [machine(), "", "| export | median, s | fastest | slowest |", "|---|---|---|---|"]
     for target in chosen.targets:
         times = [export(target) for _ in range(chosen.rounds)]
-        print(f"| {target} | {statistics.median(times):.1f} | {min(times):.1f} | {max(times):.1f} |", flush=True)
+        lines.append(f"| {target} | {statistics.median(times):.1f} | {min(times):.1f} | {max(times):.1f} |")
+        print(lines[-1], flush=True)
+    put("export", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _rounds import machine, medians, session, stale
+from _rounds import machine, medians, put, session, stale
 
 import rnn_export
 
@@ -22,9 +22,14 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=["RNN", "LSTM", "GRU"])
     parser.add_argument("--hidden", nargs="*", type=int, default=[256, 512, 1024, 1760])
     chosen = parser.parse_args()
-    print(machine())
     head = [f"{size}: float32, µs | int8 / float32 | SNR, dB" for size in SIZES]
-    print("\n| cell | hidden | MB | " + " | ".join(head) + " |\n|---|---|---|" + "---|" * 3 * len(SIZES))
+    lines = [
+        machine(),
+        "",
+        "| cell | hidden | MB | " + " | ".join(head) + " |",
+        "|---|---|---|" + "---|" * 3 * len(SIZES),
+    ]
+    print("\n".join(lines))
     for cell in chosen.cells:
         for hidden in chosen.hidden:
             torch.manual_seed(0)
@@ -42,7 +47,9 @@ def main() -> None:
             sessions = {name: session(path / "model.onnx") for name, path in paths.items()}
             sizes = [(paths[name] / "model.onnx").stat().st_size / 1e6 for name in ("fused", "int8")]
             cells = [text for size in SIZES for text in measured(model, sessions, hidden, *size)]
-            print(f"| {cell} | {hidden} | {sizes[0]:.2f} -> {sizes[1]:.2f} | " + " | ".join(cells) + " |", flush=True)
+            lines.append(f"| {cell} | {hidden} | {sizes[0]:.2f} -> {sizes[1]:.2f} | " + " | ".join(cells) + " |")
+            print(lines[-1], flush=True)
+    put("int8", "\n".join(lines))
 
 
 def measured(model, sessions, hidden: int, sequence: int, batch: int) -> list[str]:

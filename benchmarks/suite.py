@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from _peers import MATMULS, PEERS, products
-from _rounds import machine, measure, seconds, serve, stale
+from _rounds import machine, measure, put, seconds, serve, stale
 
 FOLDER = Path("build/benchmarks/suite")
-README = Path(__file__).parent / "README.md"
 # input, hidden, layers, batch, sequence
 SIZES = (
     (4, 2, 1, 3, 5),  # the seeded RNN of PyTorch's course material
@@ -338,13 +337,8 @@ def table(threads: int, found: dict[str, dict]) -> str:
 
 
 def write(kept: Kept) -> None:
-    begin, end = "<!-- suite -->", "<!-- end of suite -->"
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(begin)
-    after = rest.split(end)[1]
     parts = [table(int(threads), found) for threads, found in sorted(kept.found.items()) if len(found) > 1]
-    middle = "\n\n".join([kept.about, *parts])
-    README.write_text(f"{before}{begin}\n{middle}\n\n{end}{after}", encoding="utf-8")
+    put("suite", "\n\n".join([kept.about, *parts]))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ TARGETS_VENV := .venv-targets
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint test-ray clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ test-serve: $(SERVE_VENV)/.installed ## run the server's tests, with Triton's cl
 
 test-ray: $(RAY_VENV)/.installed ## run the tests on a Ray cluster of two workers, some of which are killed (another 300 MB)
 	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/ray tests/runtime/test_score.py
+ROUNDS ?= 9
+bench: $(BENCH_VENV)/.installed ## measure whole models against their peers and write the tables in benchmarks/README.md; a quiet machine is needed
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --prepare
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --rounds $(ROUNDS)
+	$(BENCH_VENV)/bin/python benchmarks/int8.py
+	$(BENCH_VENV)/bin/python benchmarks/export.py
 
 bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/streaming.py

@@ -115,6 +115,7 @@ def seal(
     operators: Mapping[str, int],
     lacking: Mapping[str, str],
     quantized: Quantized | None = None,
+    step: str | None = None,
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
     cases = [
@@ -134,6 +135,7 @@ def seal(
         "decisions": [_decision(decision) for decision in captured.decisions],
         "operators": dict(operators),
         "versions": versions(),
+        **({"step": {"axis": step}} if step else {}),
         **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),
         "tolerance": dict(tolerance),
         "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},

@@ -120,6 +120,15 @@ def export(
     """
     path = Path(path)
     formats = check_precision(precision, formats)
+    options = {
+        "formats": list(formats),
+        "precision": precision,
+        "lowering": lowering,
+        "split_directions": split_directions,
+        "sizes": dict(sizes) if sizes else None,
+        "opset": opset,
+        "tolerance": tolerance,
+    }
     _lower.check(formats, lowering)
     lowering = precision if (precision, lowering) == ("int8", "auto") else lowering
     check_tolerance(tolerance)
@@ -169,5 +178,5 @@ def export(
                 operators = count_operators(graph)
                 allowed = measured_tolerance(report, allowed)
             lacks = lacking(reference, captured.sequences, allowed)
-            seal(folder, captured, report, refused, golden, allowed, operators, lacks, quantized, step)
+            seal(folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step)
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)

@@ -114,6 +114,7 @@ def seal(
     tolerance: Mapping[str, float],
     operators: Mapping[str, int],
     lacking: Mapping[str, str],
+    options: Mapping[str, Any],
     quantized: Quantized | None = None,
     step: str | None = None,
 ) -> None:
@@ -134,6 +135,7 @@ def seal(
         "lengths": [asdict(spec) for spec in captured.sampler.lengths],
         "decisions": [_decision(decision) for decision in captured.decisions],
         "operators": dict(operators),
+        "options": dict(options),
         "versions": versions(),
         **({"step": {"axis": step}} if step else {}),
         **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),

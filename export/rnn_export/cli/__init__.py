@@ -15,6 +15,7 @@ from .inspect import inspect
 from .run import run
 from .serve import serve
 from .triton import triton
+from .tune import tune
 from .verify import verify
 
 
@@ -33,7 +34,7 @@ def group() -> None:
     """
 
 
-for command in (bench, doctor, export, inspect, run, serve, triton, verify):
+for command in (bench, doctor, export, inspect, run, serve, triton, tune, verify):
     group.add_command(command)
 
 

@@ -146,6 +146,7 @@ def test_large_weights_lie_in_the_bundle_once(tmp_path: Path) -> None:
         (_rnn, {"state": "none"}),  # no stream, no single steps
         (_rnn, {"lowering": "fused"}),  # nothing to take out
         (_rnn, {"sizes": {"sequence": 1}}),
+        (lambda: {"model": nn.RNN(4, 1100), "example_inputs": torch.randn(5, 3, 4)}, {"formats": ("onnx",)}),  # 4.8 MB
         (_rnn, {"formats": ("torchscript",)}),
         (_rnn, {"precision": "int8", "formats": ("onnx",)}),
         (lambda: {"model": nn.GRU(4, 8), "example_inputs": torch.randn(5, 3, 4)}, {}),

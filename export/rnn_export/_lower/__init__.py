@@ -45,7 +45,7 @@ def lower(
     if "onnx" in formats:
         onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions)
         scans = onnx.scans(captured, lowering, split_directions=split_directions)
-        step = single.axis(captured, scans) if single_steps else None
+        step = single.axis(captured, scans, folder / ONNX) if single_steps else None
         if step is not None:
             single.write(captured, scans, step, folder / ONNX, folder / STEP)
     if "torchscript" in formats:

@@ -27,7 +27,8 @@ LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
 LOWERINGS = ("auto", "fused", "scan", "decomposed")
 # From this hidden_size on "auto" writes an RNN as a Scan: benchmarks/lowerings.py has 0.2 to 0.6 of an operator's
-# time in batches, at 1.0 to 1.4 for a lone step. The LSTM and GRU operators are as fast as a Scan or faster.
+# time in batches. A lone step takes 1.0 to 1.4 of it, for which there is a second graph (single.py). The LSTM and GRU
+# operators are as fast as a Scan or faster.
 RNN_SCAN = 64
 
 

@@ -15,15 +15,27 @@ import onnx_ir as ir
 
 from .._capture import Captured
 
+LARGE = 4 << 20
+"""Bytes. A step of a larger graph takes 45 µs and more, of which a Scan is a fiftieth: not worth its weights in memory
+twice."""
+
 SMALL = 256
 """Bytes. A larger weight is read from where the graph for sequences has it, so that a bundle holds it once."""
 
 
-def axis(captured: Captured, scans: Sequence[str]) -> str | None:
-    """The axis of which a graph for single steps has one step: the one that its Scans, which run over `scans`, share.
+def axis(captured: Captured, scans: Sequence[str], source: Path) -> str | None:
+    """The axis of which a graph for single steps has one step: the one that the Scans in `source` share.
 
-    None where the model has no state, so that it is no model for streams, or no such axis.
+    None where the model has no state, so that it is no model for streams, where there is no such axis, or where the
+    graph is large.
+
+    Args:
+        captured: the model.
+        scans: what each Scan of the graph runs over, in their order.
+        source: the graph for sequences.
     """
+    if source.stat().st_size >= LARGE or source.with_name(f"{source.name}.data").exists():
+        return None
     signature = captured.signature
     names = {name for spec in signature.data_inputs for name in spec.axes if isinstance(name, str)}
     shared = {_named(captured, over) for over in scans} & names

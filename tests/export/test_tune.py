@@ -183,6 +183,9 @@ def test_the_command_prints_json_and_says_what_is_wrong(rnn: Path) -> None:
         check=True,
     )
     found = json.loads(done.stdout)
+    shown = subprocess.run([*command[:3], "inspect", str(rnn)], capture_output=True, text=True, check=True).stdout
+    assert ("a graph of its own for one step of sequence" in shown) is (found["lowering"] != "fused")
+    assert "tuned at sequence=2 batch=1, threads 1, on " in shown
     assert (found["version"], found["sizes"], len(found["candidates"])) == (1, {"sequence": 2, "batch": 1}, 2)
     wrong = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stdout) == (2, "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import click
 
 from . import _target
-from .export import _named_size
 
 
 @click.command()
@@ -43,10 +43,10 @@ def tune(
 
     if target is None and weights is not None:
         raise click.UsageError("--weights are TARGET's: name the target too")
-    chosen = {"batch": batch, "sequence": sequence, **dict(map(_named_size, sizes))}
+    chosen = {"batch": batch, "sequence": sequence, **dict(map(_target.named_size, sizes))}
     asked = {axis: size for axis, size in chosen.items() if size is not None}
     found = measure(bundle, target, weights=weights, sizes=asked, threads=threads, rounds=rounds, seconds=seconds)
     click.echo(found.to_json() if as_json else str(found))
 
 
-tune.help = f"{tune.help}\n\n{_target.HELP}"
+tune.help = f"{inspect.cleandoc(tune.help or '')}\n\n{_target.HELP}"

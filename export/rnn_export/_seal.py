@@ -116,6 +116,7 @@ def seal(
     lacking: Mapping[str, str],
     options: Mapping[str, Any],
     quantized: Quantized | None = None,
+    target: str | None = None,
     step: str | None = None,
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
@@ -139,6 +140,7 @@ def seal(
         "versions": versions(),
         **({"step": {"axis": step}} if step else {}),
         **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),
+        **({"target": target} if target else {}),
         "tolerance": dict(tolerance),
         "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},
     }

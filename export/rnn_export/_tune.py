@@ -176,6 +176,8 @@ def _options(sealed: Bundle) -> dict[str, Any]:
         )
     if options["lowering"] == "decomposed":
         raise InputError(f"{sealed.path} is decomposed for a target that knows less: there is nothing to choose")
+    if options["target"] is not None:
+        raise InputError(f"{sealed.path} is written as {options['target']} needs it: there is nothing to choose")
     return options
 
 

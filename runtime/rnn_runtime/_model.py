@@ -90,7 +90,9 @@ def load(
     steps = None
     if bundle is not None:
         steps = _steps.of(bundle.step, left, functools.partial(_steps.sealed, bundle, target, threads, size))
-    return Model(left, str(target), where, session, bundle, target, options, made, _steps=steps, _gate=gate)
+    return Model(
+        left, str(target), where, session, bundle, target, options, made, _feeds.Forms(left), _steps=steps, _gate=gate
+    )
 
 
 def _size(model: bytes, folder: Path, external: list[str]) -> int:
@@ -131,6 +133,7 @@ class Model:
     _device: Device
     _options: Options
     _constants: Buffers
+    _forms: _feeds.Forms
     _steps: Steps | None = None
     _loaded: int = field(default_factory=lambda: _fork.generation)
     _gate: AbstractContextManager[Any] = field(default_factory=nullcontext)
@@ -162,14 +165,14 @@ class Model:
         _fork.check(self._loaded)
         if _values.among(inputs) or (isinstance(state, Mapping) and _values.among(state)):
             return Result(self.signature, self._run_values(inputs, state, lengths))
-        feeds = _feeds.make(self.signature, inputs, state, lengths)
+        feeds = self._forms.make(inputs, state, lengths)
         if self._options.nan == "raise":
             _guards.refuse_nan(feeds)
         return Result(self.signature, self._run(feeds))
 
     def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs, from an array for every input that is not constant."""
-        names, session = [spec.name for spec in self.signature.outputs], self._session_for(feeds)
+        names, session = self._forms.outputs, self._session_for(feeds)
         try:
             with self._gate:
                 arrays = session.run(names, feeds | self._options.constants, _session.apart(self._device))

@@ -149,6 +149,9 @@ def test_graphs_that_were_written_for_others_or_are_not_there_are_refused(tmp_pa
     export(nn.GRU(4, 3), torch.randn(5, 3, 4), tmp_path / "d", lowering="decomposed", sizes={"sequence": 5})
     with pytest.raises(InputError, match="is decomposed"):
         tune(tmp_path / "d")
+    export(nn.GRU(4, 3), torch.randn(5, 3, 4), tmp_path / "o", formats=("onnx",), target="onnxruntime-web")
+    with pytest.raises(InputError, match="is written as onnxruntime-web needs it"):
+        tune(tmp_path / "o")
     export(nn.GRU(4, 3), torch.randn(5, 3, 4), tmp_path / "t", formats=("torchscript",))
     with pytest.raises(InputError, match="export the model again, with 'onnx'"):
         tune(tmp_path / "t")

@@ -32,6 +32,7 @@ def lower(
     *,
     split_directions: bool = False,
     single_steps: bool = True,
+    ir_version: int | None = None,
 ) -> str | None:
     """Write the model in each format into `folder`.
 
@@ -43,7 +44,7 @@ def lower(
     """
     step = None
     if "onnx" in formats:
-        onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions)
+        onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions, ir_version=ir_version)
         scans = onnx.scans(captured, lowering, split_directions=split_directions)
         step = single.axis(captured, scans, folder / ONNX) if single_steps else None
         if step is not None:

@@ -388,6 +388,7 @@ class Router:
         """The outputs, from the shard that has the sequence, wherever it moves. Raises Fault."""
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
+            version = self._version  # another request may learn of a change while this one is under way
             shard = self._members[0] if request.sequence is None else owner(request.sequence, self._members)
             try:
                 status, found = await self._ask(shard, "infer", request, client)
@@ -405,7 +406,8 @@ class Router:
                 return found
             if status:
                 raise Fault(status, found)
-            self._version, self._members = await self._keeper.members.remote(self._version)
+            if version == self._version:
+                self._version, self._members = await self._keeper.members.remote(version)
         raise Fault(503, "the shards are being changed: send the request again")
 
     async def _ask(self, shard: str, method: str, *arguments: Any) -> Any:

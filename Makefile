@@ -9,10 +9,11 @@ BENCH_VENV := .venv-bench
 REAL_VENV := .venv-real
 SERVE_VENV := .venv-serve
 RAY_VENV := .venv-ray
+TARGETS_VENV := .venv-targets
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-ray soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,10 +40,19 @@ test-serve: $(SERVE_VENV)/.installed ## run the server's tests, with Triton's cl
 
 test-ray: $(RAY_VENV)/.installed ## run the tests on a Ray cluster of two workers, some of which are killed (another 300 MB)
 	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/ray tests/runtime/test_score.py
+ROUNDS ?= 9
+bench: $(BENCH_VENV)/.installed ## measure whole models against their peers and write the tables in benchmarks/README.md; a quiet machine is needed
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --prepare
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --rounds $(ROUNDS)
+	$(BENCH_VENV)/bin/python benchmarks/int8.py
+	$(BENCH_VENV)/bin/python benchmarks/export.py
 
 bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/streaming.py
 	$(BENCH_VENV)/bin/python benchmarks/threads.py
+
+test-targets: $(TARGETS_VENV)/.installed ## run exports in ONNX Runtime 1.15, OpenVINO and, with Node.js, onnxruntime-web (300 MB)
+	$(TARGETS_VENV)/bin/python -m pytest tests/export/test_targets.py
 
 soak: $(VENV)/.installed ## four minutes of 64 threads on a StreamPool and a million pushes of a Stream, each checked
 	$(VENV)/bin/python tests/soak/run.py
@@ -80,7 +90,7 @@ lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) $(SERVE_VENV) $(RAY_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) $(SERVE_VENV) $(TARGETS_VENV) $(RAY_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
@@ -130,6 +140,15 @@ $(REAL_VENV)/.installed: pyproject.toml constraints.txt tests/real/requirements.
 	$(REAL_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(REAL_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test
 	$(REAL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/real/requirements.txt
+	touch $@
+
+# The runtimes that are not Python packages of this environment lie in build/targets. Without npm the browser's is left out.
+$(TARGETS_VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(TARGETS_VENV)/bin/python || $(PYTHON) -m venv $(TARGETS_VENV)
+	$(TARGETS_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(TARGETS_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export]" --group test openvino==2026.4.1
+	$(TARGETS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target build/targets/onnxruntime-1.15 onnxruntime==1.15.1 "numpy<2"
+	if command -v npm >/dev/null; then npm install --silent --prefix build/targets onnxruntime-web@1.30.0; fi
 	touch $@
 
 $(RUNTIME_VENV)/.installed: pyproject.toml constraints.txt

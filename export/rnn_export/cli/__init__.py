@@ -30,7 +30,8 @@ def group() -> None:
     rnn-export doctor                          what works on this machine
 
     Exit codes: 0 done; 1 the results do not match; 2 wrong usage or bad input;
-    3 the model cannot be exported; 4 the device or a dependency is missing.
+    3 the model cannot be exported; 4 the device or a dependency is missing;
+    5 slower than a benchmark's baseline.
     """
 
 

@@ -177,7 +177,10 @@ class Scorer:
             return [self._alone(rows, row, first) for row in index]
         if unequal and self._trials:
             alone = [self._alone(rows, row, first) for row in index]
-            self._judge(self._together(rows, index), alone)
+            try:
+                self._judge(self._together(rows, index), alone)
+            except Error:  # which none of them has alone
+                self._pads = False
             return alone
         try:
             return self._together(rows, index)

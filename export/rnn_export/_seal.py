@@ -115,6 +115,7 @@ def seal(
     operators: Mapping[str, int],
     lacking: Mapping[str, str],
     quantized: Quantized | None = None,
+    target: str | None = None,
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
     cases = [
@@ -135,6 +136,7 @@ def seal(
         "operators": dict(operators),
         "versions": versions(),
         **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),
+        **({"target": target} if target else {}),
         "tolerance": dict(tolerance),
         "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},
     }

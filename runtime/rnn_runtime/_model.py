@@ -83,7 +83,7 @@ def load(
     # ONNX Runtime captures and replays CUDA graphs for one thread at a time.
     gate = threading.Lock() if target.graph else nullcontext()
     made = buffers(options.constants, target)
-    return Model(left, str(target), where, session, bundle, target, options, made, _gate=gate)
+    return Model(left, str(target), where, session, bundle, target, options, made, _feeds.Forms(left), _gate=gate)
 
 
 def _size(model: bytes, folder: Path, external: list[str]) -> int:
@@ -124,6 +124,7 @@ class Model:
     _device: Device
     _options: Options
     _constants: Buffers
+    _forms: _feeds.Forms
     _loaded: int = field(default_factory=lambda: _fork.generation)
     _gate: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
@@ -154,14 +155,14 @@ class Model:
         _fork.check(self._loaded)
         if _values.among(inputs) or (isinstance(state, Mapping) and _values.among(state)):
             return Result(self.signature, self._run_values(inputs, state, lengths))
-        feeds = _feeds.make(self.signature, inputs, state, lengths)
+        feeds = self._forms.make(inputs, state, lengths)
         if self._options.nan == "raise":
             _guards.refuse_nan(feeds)
         return Result(self.signature, self._run(feeds))
 
     def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs, from an array for every input that is not constant."""
-        names = [spec.name for spec in self.signature.outputs]
+        names = self._forms.outputs
         try:
             with self._gate:
                 arrays = self._session.run(names, feeds | self._options.constants, _session.apart(self._device))

@@ -31,6 +31,7 @@ def lower(
     opset: int | None = None,
     *,
     split_directions: bool = False,
+    ir_version: int | None = None,
 ) -> None:
     """Write the model in each format into `folder`.
 
@@ -38,7 +39,7 @@ def lower(
         ExportError: a format cannot hold the model.
     """
     if "onnx" in formats:
-        onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions)
+        onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions, ir_version=ir_version)
     if "torchscript" in formats:
         torchscript.write(captured, folder / TORCHSCRIPT)
     if "pt2" in formats:

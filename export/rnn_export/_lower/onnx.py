@@ -32,6 +32,9 @@ RNN_SCAN = 64
 def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> str:
     """How a layer is written, "fused", "scan" or "decomposed", where `lowering` is asked for.
 
+    Beside LOWERINGS there are "int8", and two of targets: "portable", which is "auto" without the Scan that is faster
+    alone, and "masked", which is that with packed sequences as a Scan.
+
     Raises:
         ExportError: "fused" is asked for and no fused operator can run the layer, or "decomposed" and its number of
             steps is not fixed.
@@ -52,7 +55,8 @@ def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> st
     faster = faster and not split_directions  # a Scan over the sequence in reverse is no operator that runs forward
     # ONNX Runtime has an 8-bit operator for the LSTM alone.
     eight_bits = lowering == "int8" and layer.operator != "LSTM"
-    return "scan" if reason or lowering == "scan" or (lowering == "auto" and faster) or eight_bits else "fused"
+    asked = lowering == "scan" or (lowering == "auto" and faster) or (lowering == "masked" and layer.packed)
+    return "scan" if reason or asked or eight_bits else "fused"
 
 
 def _require_fixed(layer: Layer) -> None:
@@ -99,13 +103,23 @@ def _translations(
     return {**numbers.TRANSLATIONS, **written, **others}
 
 
-def write(captured: Captured, path: Path, lowering: str, opset: int | None, *, split_directions: bool = False) -> None:
-    """Write the ONNX model to `path`; weights too large for one file go beside it.
+def write(
+    captured: Captured,
+    path: Path,
+    lowering: str,
+    opset: int | None,
+    *,
+    split_directions: bool = False,
+    ir_version: int | None = None,
+) -> None:
+    """Write the ONNX model to `path`, with this IR version if one is given; large weights go beside it.
 
     Raises:
         ExportError: as `to_onnx`.
     """
     model = to_onnx(captured, lowering, opset, split_directions=split_directions)
+    if ir_version is not None:
+        model.ir_version = ir_version  # nothing in these graphs is newer than their opset
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST else None)
 

@@ -116,7 +116,7 @@ def _lower(
             if unroll:
                 output, *last = _unrolled(step, product, states, step_weights, x.shape[0], reverse=direction == 1)
             else:
-                output, *last = _scan(step, product, states, step_weights, mask, reverse=direction == 1)
+                output, *last = _scan(step, product, states, step_weights, mask, x.type, reverse=direction == 1)
             outputs.append(output)
             for collected, final in zip(finals, last, strict=True):
                 collected.append(op.Unsqueeze(final, [0]))
@@ -139,12 +139,17 @@ def _state(x: Any, given: Any, k: int, size: int) -> Any:
 
 
 def _scan(
-    step: Step, product: Any, states: Sequence[Any], weights: Sequence[Any], mask: Any, *, reverse: bool
+    step: Step, product: Any, states: Sequence[Any], weights: Sequence[Any], mask: Any, kind: Any, *, reverse: bool
 ) -> list[Any]:
     """(output, final states...) of one direction. Past a row's end the states stay and the output is zero."""
     body = _Nodes([], prefix="step.")
-    carried = [ir.Value(name=f"step.state_{k}") for k in range(len(states))]
-    x, inside = ir.Value(name="step.x"), ir.Value(name="step.inside")
+
+    def taken(name: str, kind: Any = kind) -> ir.Value:
+        # OpenVINO takes what has no rank for a scalar.
+        return ir.Value(name=f"step.{name}", type=kind, shape=ir.Shape([None, None]))
+
+    carried = [taken(f"state_{k}") for k in range(len(states))]
+    x, inside = taken("x"), taken("inside", ir.TensorType(ir.DataType.BOOL))
     new = step(body, x, carried, weights)
     output = new[0]
     if mask is not None:

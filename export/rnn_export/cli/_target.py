@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -68,6 +69,18 @@ def arguments(target: str, weights: Path | None) -> dict[str, Any]:
     if weights is not None:
         load_weights(made["model"], weights)
     return dict(made)
+
+
+def require_writable(path: Path) -> None:
+    """See that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: its folder is not there, or neither it nor the folder can be written to.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}: make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: permission denied: choose another file")
 
 
 def _built_in(name: str) -> Any:

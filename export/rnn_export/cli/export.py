@@ -41,6 +41,12 @@ from . import _target
     metavar="AXIS=N",
     help="Fix an axis to a size, as in sequence=16; can be repeated.",
 )
+@click.option(
+    "--target",
+    "runtime",
+    type=click.Choice(["onnxruntime-1.15", "onnxruntime-web", "openvino", "tensorrt"]),
+    help="The runtime that is to take the ONNX graph (docs/targets.md). Default: today's ONNX Runtime.",
+)
 @click.option("--opset", type=int, help="The ONNX opset. Default: 18.")
 @click.option(
     "--tolerance",
@@ -57,6 +63,7 @@ def export(
     precision: str | None,
     split_directions: bool,
     sizes: tuple[str, ...],
+    runtime: str | None,
     opset: int | None,
     tolerance: float | None,
     overwrite: bool,
@@ -70,6 +77,7 @@ def export(
         "precision": precision,
         "split_directions": split_directions or None,
         "sizes": dict(map(_named_size, sizes)) or None,
+        "target": runtime,
         "opset": opset,
         "tolerance": tolerance,
         "overwrite": overwrite or None,

@@ -78,8 +78,8 @@ conformance-latest: ## run SAMPLE=N of it with the newest versions there are, an
 real-models: $(REAL_VENV)/.installed ## export models of other people's packages, a quarter of an hour, and write docs/real-models.md
 	$(REAL_VENV)/bin/python tests/real/run.py
 
-loops: $(VENV)/.installed ## run all Python loops of tests/loops, half an hour, and write docs/loops.md
-	$(VENV)/bin/python tests/loops/run.py
+loops: $(BENCH_VENV)/.installed ## run all Python loops of tests/loops, an hour, and write docs/loops.md
+	$(BENCH_VENV)/bin/python tests/loops/run.py
 
 reported: $(VENV)/.installed ## settle the problems that people reported, some minutes, and write docs/reported-problems.md
 	$(VENV)/bin/python tests/reported/run.py

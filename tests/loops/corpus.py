@@ -1038,6 +1038,649 @@ class MultiplicativeLSTM(nn.Module):
         return torch.stack(out, dim=1)
 
 
+# In further ways
+
+
+@loop()
+class Strided(nn.Module):
+    """Every second step, by range(0, n, 2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], HID)
+        o = []
+        for t in range(0, x.shape[1], 2):
+            h = self.cell(x[:, t], h)
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop()
+class StridedSlice(nn.Module):
+    """Every second step, by a slice."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], HID)
+        o = []
+        for x_t in x[:, ::2].unbind(1):
+            h = self.cell(x_t, h)
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop(
+    lambda b, t: (torch.randn(b, t, IN), torch.randn(b, t + 3, IN)),
+    {"x": {0: "batch", 1: "source"}, "y": {0: "batch", 1: "target"}},
+)
+class Seq2SeqTwoAxes(nn.Module):
+    """An encoder's loop over the source, a decoder's with attention over the target."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.GRUCell(IN, HID), nn.GRUCell(IN + HID, HID)
+        self.out = nn.Linear(HID, 3)
+
+    def forward(self, x, y):
+        h = x.new_zeros(x.shape[0], HID)
+        mem = []
+        for t in range(x.shape[1]):
+            h = self.enc(x[:, t], h)
+            mem.append(h)
+        mem = torch.stack(mem, 1)
+        out = []
+        for t in range(y.shape[1]):
+            w = torch.softmax(torch.bmm(mem, h.unsqueeze(2)).squeeze(2), 1)
+            ctx = torch.bmm(w.unsqueeze(1), mem).squeeze(1)
+            h = self.dec(torch.cat([y[:, t], ctx], 1), h)
+            out.append(self.out(h))
+        return torch.stack(out, 1)
+
+
+@loop()
+class WhileCounter(nn.Module):
+    """A while loop over a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(IN, HID)
+
+    def forward(self, x):
+        h, c = x.new_zeros(x.size(0), HID), x.new_zeros(x.size(0), HID)
+        t = 0
+        o = []
+        while t < x.size(1):
+            h, c = self.cell(x[:, t, :], (h, c))
+            o.append(h)
+            t += 1
+        return torch.stack(o, 1), c
+
+
+@loop()
+class QueueOfPast(nn.Module):
+    """The last three outputs are a part of the next input."""
+
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(IN + 3 * HID, HID)
+
+    def forward(self, x):
+        past = [x.new_zeros(x.size(0), HID) for _ in range(3)]
+        out = []
+        for t in range(x.size(1)):
+            y = torch.tanh(self.l(torch.cat([x[:, t], *past], 1)))
+            out.append(y)
+            past = [*past[1:], y]
+        return torch.stack(out, 1)
+
+
+@loop()
+class LayerLists(nn.Module):
+    """States of stacked layers in lists, with residuals and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 3
+        self.cells = nn.ModuleList([nn.LSTMCell(IN if k == 0 else HID, HID) for k in range(3)])
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x):
+        B, T, _ = x.shape
+        h = [torch.zeros(B, HID, dtype=x.dtype) for _ in range(self.n)]
+        c = [torch.zeros(B, HID, dtype=x.dtype) for _ in range(self.n)]
+        out = []
+        for t in range(T):
+            inp = x[:, t]
+            for k in range(self.n):
+                h[k], c[k] = self.cells[k](inp, (h[k], c[k]))
+                inp = self.drop(h[k]) + (inp if k else 0)
+            out.append(inp)
+        return torch.stack(out, 1), torch.stack(h), torch.stack(c)
+
+
+@loop()
+class SlicedWeights(nn.Module):
+    """Gates by slices of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3 * HID, IN) * 0.3)
+        self.u = nn.Parameter(torch.randn(3 * HID, HID) * 0.3)
+        self.b = nn.Parameter(torch.randn(3 * HID) * 0.1)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            z = torch.sigmoid(F.linear(x[:, t], self.w[:HID], self.b[:HID]) + F.linear(h, self.u[:HID]))
+            r = torch.sigmoid(
+                F.linear(x[:, t], self.w[HID : 2 * HID], self.b[HID : 2 * HID]) + F.linear(h, self.u[HID : 2 * HID])
+            )
+            n = torch.tanh(F.linear(x[:, t], self.w[2 * HID :], self.b[2 * HID :]) + F.linear(r * h, self.u[2 * HID :]))
+            h = (1 - z) * h + z * n
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop()
+class GatesByIndex(nn.Module):
+    """Gates by index into a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Linear(IN, 4 * HID)
+        self.u = nn.Linear(HID, 4 * HID)
+
+    def forward(self, x):
+        b, T, _ = x.shape
+        gx = self.w(x).view(b, T, 4, HID)
+        h = c = x.new_zeros(b, HID)
+        o = []
+        for t in range(T):
+            g = gx[:, t] + self.u(h).view(b, 4, HID)
+            i, f, o_, g_ = torch.sigmoid(g[:, 0]), torch.sigmoid(g[:, 1]), torch.sigmoid(g[:, 2]), torch.tanh(g[:, 3])
+            c = f * c + i * g_
+            h = o_ * torch.tanh(c)
+            o.append(h.unsqueeze(1))
+        return torch.cat(o, 1)
+
+
+@loop()
+class WeightNormCell(nn.Module):
+    """Weights that a parametrization computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = nn.utils.parametrizations.weight_norm(nn.Linear(IN, HID))
+        self.h = nn.utils.parametrizations.weight_norm(nn.Linear(HID, HID))
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h = torch.tanh(self.i(x[:, t]) + self.h(h))
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop(
+    lambda b, t: (torch.randn(b, t, IN), torch.rand(b, t).cumsum(1)),
+    {"x": {0: "batch", 1: "sequence"}, "times": {0: "batch", 1: "sequence"}},
+)
+class PhasedLSTM(nn.Module):
+    """Gates that open by the time stamp of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(IN, HID)
+        self.tau = nn.Parameter(torch.rand(HID) + 0.5)
+        self.s = nn.Parameter(torch.rand(HID))
+
+    def forward(self, x, times):
+        h = c = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h2, c2 = self.cell(x[:, t], (h, c))
+            phi = torch.fmod(times[:, t, None] - self.s, self.tau) / self.tau
+            k = torch.where(phi < 0.05, 2 * phi / 0.1, torch.where(phi < 0.1, 2 - 2 * phi / 0.1, 0.001 * phi))
+            h, c = k * h2 + (1 - k) * h, k * c2 + (1 - k) * c
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop()
+class ClockworkMask(nn.Module):
+    """Units that change at every second or fourth step, by a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+        self.register_buffer("period", torch.tensor([1, 1, 2, 2, 4, 4, 8, 8][:HID] + [8] * max(0, HID - 8)))
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            mask = (t % self.period == 0).to(x.dtype)
+            n = self.cell(x[:, t], h)
+            h = mask * n + (1 - mask) * h
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop(
+    lambda b, t: (torch.randn(b, t, IN), torch.randn(b, 6, HID), torch.randint(1, 7, (b,))),
+    {"x": {0: "batch", 1: "sequence"}, "memory": {0: "batch"}, "n": {0: "batch"}},
+)
+class AttendPadded(nn.Module):
+    """Attention over a padded memory with lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN + HID, HID)
+        self.q = nn.Linear(HID, HID)
+
+    def forward(self, x, memory, n):
+        mask = torch.arange(memory.size(1))[None] >= n[:, None]
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        ws = []
+        for x_t in x.unbind(1):
+            s = torch.einsum("bh,bth->bt", self.q(h), memory).masked_fill(mask, float("-inf"))
+            w = s.softmax(-1)
+            h = self.cell(torch.cat([x_t, torch.einsum("bt,bth->bh", w, memory)], -1), h)
+            o.append(h)
+            ws.append(w)
+        return torch.stack(o, 1), torch.stack(ws, 1)
+
+
+@loop(lambda b, t: (torch.randn(b, 8 * t + 8),), {"wave": {0: "batch", 1: "samples"}})
+class UnfoldFrames(nn.Module):
+    """Over frames of sixteen samples, eight apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(16, HID)
+
+    def forward(self, wave):
+        frames = wave.unfold(1, 16, 8)
+        h = wave.new_zeros(wave.size(0), HID)
+        o = []
+        for f in frames.unbind(1):
+            h = self.cell(f, h)
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop(lambda b, t: (torch.randn(b, t, IN),), {"x": {0: "batch", 1: "sequence"}})
+class StridedConvThenLoop(nn.Module):
+    """Over what a convolution with stride two leaves."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(IN, HID, 3, stride=2, padding=1)
+        self.cell = nn.GRUCell(HID, HID)
+
+    def forward(self, x):
+        y = F.relu(self.conv(x.transpose(1, 2)))
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(y.size(2)):
+            h = self.cell(y[:, :, t], h)
+            o.append(h)
+        return torch.stack(o, 2)
+
+
+@loop()
+class RunningMean(nn.Module):
+    """A mean of all steps so far, by one over their number."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+
+    def forward(self, x):
+        h = m = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            a = 1.0 / (t + 1)
+            m = m + a * (h - m)
+            o.append(m)
+        return torch.stack(o, 1)
+
+
+@loop()
+class PositionFeature(nn.Module):
+    """The part of the sequence that has passed is an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN + 1, HID)
+
+    def forward(self, x):
+        B, T, _ = x.shape
+        h = x.new_zeros(B, HID)
+        o = []
+        for t in range(T):
+            p = torch.full((B, 1), t / T, dtype=x.dtype)
+            h = self.cell(torch.cat([x[:, t], p], 1), h)
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop()
+class Remaining(nn.Module):
+    """The number of steps that remain is an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+
+    def forward(self, x):
+        B, T, _ = x.shape
+        h = x.new_zeros(B, HID)
+        o = []
+        for t in range(T):
+            h = self.cell(x[:, t] * (T - 1 - t), h)
+            o.append(h / T)
+        return torch.stack(o, 1)
+
+
+@loop()
+class EmbeddingOfT(nn.Module):
+    """An embedding of the step's number."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+        self.e = nn.Embedding(100, IN)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t] + self.e(torch.tensor(t)), h)
+        return h
+
+
+@loop()
+class LeakyIntegrate(nn.Module):
+    """Spiking neurons that leak, fire and reset."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(IN, HID)
+        self.beta = 0.9
+        self.threshold = 0.5
+
+    def forward(self, x):
+        mem = torch.zeros(x.size(0), HID, dtype=x.dtype)
+        spk = torch.zeros_like(mem)
+        rec = []
+        mems = []
+        for t in range(x.size(1)):
+            cur = self.fc(x[:, t])
+            mem = self.beta * mem * (1 - spk) + cur
+            spk = (mem > self.threshold).to(x.dtype)
+            rec.append(spk)
+            mems.append(mem)
+        return torch.stack(rec, 1), torch.stack(mems, 1)
+
+
+@loop()
+class NTM(nn.Module):
+    """A neural Turing machine: reads and writes a memory by content."""
+
+    def __init__(self):
+        super().__init__()
+        self.ctrl = nn.LSTMCell(IN + 4, HID)
+        self.k = nn.Linear(HID, 4)
+        self.e = nn.Linear(HID, 4)
+        self.a = nn.Linear(HID, 4)
+        self.register_buffer("m0", torch.randn(6, 4))
+
+    def forward(self, x):
+        B = x.size(0)
+        M = self.m0.repeat(B, 1, 1)
+        h = c = x.new_zeros(B, HID)
+        r = x.new_zeros(B, 4)
+        o = []
+        for t in range(x.size(1)):
+            h, c = self.ctrl(torch.cat([x[:, t], r], 1), (h, c))
+            w = F.softmax(F.cosine_similarity(M, torch.tanh(self.k(h)).unsqueeze(1), dim=-1), dim=1)
+            M = M * (1 - w.unsqueeze(-1) * torch.sigmoid(self.e(h)).unsqueeze(1)) + w.unsqueeze(-1) * torch.tanh(
+                self.a(h)
+            ).unsqueeze(1)
+            r = (w.unsqueeze(-1) * M).sum(1)
+            o.append(torch.cat([h, r], 1))
+        return torch.stack(o, 1)
+
+
+@loop(lambda b, t: (torch.randn(b, t, 4, IN),), {"x": {0: "batch", 1: "sequence"}})
+class GraphGRU(nn.Module):
+    """A GRU cell at each node of a graph, then messages between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+        self.register_buffer("A", torch.rand(4, 4))
+        self.w = nn.Linear(HID, HID)
+
+    def forward(self, x):
+        b, T, n, f = x.shape
+        h = torch.zeros(b * n, HID, dtype=x.dtype)
+        o = []
+        for t in range(T):
+            h = self.cell(x[:, t].reshape(b * n, f), h)
+            h = torch.relu(torch.matmul(self.A, self.w(h).view(b, n, HID))).reshape(b * n, HID)
+            o.append(h.view(b, n, HID))
+        return torch.stack(o, 1)
+
+
+@torch.jit.script
+def jit_step(x: Tensor, h: Tensor, w: Tensor, u: Tensor) -> Tensor:
+    return torch.tanh(F.linear(x, w) + F.linear(h, u))
+
+
+@loop()
+class JitFunction(nn.Module):
+    """The step is a TorchScript function."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(HID, IN) * 0.3)
+        self.u = nn.Parameter(torch.randn(HID, HID) * 0.3)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h = jit_step(x[:, t], h, self.w, self.u)
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop()
+class Recursion(nn.Module):
+    """Each step calls the function for the step before."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+
+    def go(self, x, t):
+        if t < 0:
+            return x.new_zeros(x.size(0), HID)
+        return self.cell(x[:, t], self.go(x, t - 1))
+
+    def forward(self, x):
+        return self.go(x, x.size(1) - 1)
+
+
+@loop()
+class ChunkedSteps(nn.Module):
+    """Pieces of one step, by chunk."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(IN, HID, batch_first=True)
+        self.o = nn.Linear(HID, 2)
+
+    def forward(self, x):
+        h = x.new_zeros(1, x.size(0), HID)
+        o = []
+        for c in torch.chunk(x, x.size(1), dim=1):
+            y, h = self.rnn(c, h)
+            o.append(self.o(y) + c[..., :2])
+        return torch.cat(o, 1)
+
+
+@loop(
+    lambda b, t: (torch.randn(b, t, IN), torch.randint(1, t + 1, (b,))),
+    {"x": {0: "batch", 1: "sequence"}, "n": {0: "batch"}},
+)
+class LengthMask(nn.Module):
+    """Rows end at their lengths, by a mask in products."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(IN, HID)
+
+    def forward(self, x, n):
+        h = c = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h2, c2 = self.cell(x[:, t], (h, c))
+            m = (t < n).unsqueeze(1).to(x.dtype)
+            h = m * h2 + (1 - m) * h
+            c = m * c2 + (1 - m) * c
+            o.append(h * m)
+        return torch.stack(o, 1), h
+
+
+@loop(lambda b, t: (torch.randn(b * t, IN), torch.randn(1, b, HID)), {"x": {0: "rows"}, "h": {1: "batch"}})
+class RowsByBatch(nn.Module):
+    """Rows hold batch times steps; the state tells the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(IN, HID)
+        self.norm = nn.LayerNorm(HID)
+
+    def forward(self, x, h):
+        b = h.shape[1]
+        xs = x.view(b, -1, IN)
+        h = h[0]
+        c = torch.zeros_like(h)
+        o = []
+        for t in range(xs.shape[1]):
+            h, c = self.cell(xs[:, t], (self.norm(h), c))
+            o.append(h)
+        return torch.stack(o, 1).flatten(0, 1), h.unsqueeze(0)
+
+
+@loop()
+class UpsamplingOutput(nn.Module):
+    """Two outputs in each step, into one list."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+        self.a, self.b = nn.Linear(HID, 2), nn.Linear(HID, 2)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            o.append(self.a(h))
+            o.append(self.b(h))
+        return torch.stack(o, 1)
+
+
+@loop()
+class SkipRecurrent(nn.Module):
+    """States of two steps before by index, where there are any."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+
+    def forward(self, x):
+        hs = []
+        for t in range(x.size(1)):
+            prev = hs[t - 1] if t > 0 else x.new_zeros(x.size(0), HID)
+            skip = hs[t - 2] if t > 1 else torch.zeros_like(prev)
+            hs.append(self.cell(x[:, t], prev + 0.5 * skip))
+        return torch.stack(hs, 1)
+
+
+@loop()
+class InplaceState(nn.Module):
+    """The state is changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(IN, HID)
+        self.u = nn.Linear(HID, HID)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h.mul_(0.5).add_(torch.tanh(self.l(x[:, t]) + self.u(h)))
+            o.append(h.clone())
+        return torch.stack(o, 1)
+
+
+@loop()
+class MultiheadStep(nn.Module):
+    """nn.MultiheadAttention over the whole input in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(IN, HID)
+        self.att = nn.MultiheadAttention(HID, 2 if HID % 2 == 0 else 1, batch_first=True)
+        self.mem = nn.Linear(IN, HID)
+
+    def forward(self, x):
+        m = self.mem(x)
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            a, _ = self.att(h[:, None], m, m)
+            h = h + a[:, 0]
+            o.append(h)
+        return torch.stack(o, 1)
+
+
+@loop()
+class PyramidLoop(nn.Module):
+    """A second loop over every other state of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.GRUCell(IN, HID), nn.GRUCell(HID, HID)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), HID)
+        o = []
+        for t in range(x.size(1)):
+            h = self.a(x[:, t], h)
+            o.append(h)
+        g = torch.zeros_like(h)
+        for k in range(0, len(o), 2):
+            g = self.b(o[k], g)
+        return g
+
+
 # Refused
 
 

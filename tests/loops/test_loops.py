@@ -12,10 +12,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import rnn_runtime
 from rnn_export import ExportError, export, verify
+from rnn_export._roll.loops import Unalike
+from rnn_export._roll.outline import Affine, Quotient
 
 _spec = importlib.util.spec_from_file_location("loops_corpus", Path(__file__).with_name("corpus.py"))
 corpus = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
@@ -55,6 +59,105 @@ def test_a_loop_is_rolled_and_right_at_any_length(tmp_path, name):
         for a, b, c in zip(want, onnx.values(), torchscript, strict=True):
             np.testing.assert_allclose(b, a.numpy(), rtol=0, atol=1e-4)
             np.testing.assert_allclose(c.numpy(), a.numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("Strided", [(1, 1), (3, 16), (2, 17)]),
+        ("WhileCounter", [(1, 1), (3, 17)]),
+        ("Seq2SeqTwoAxes", [(1, 1), (3, 17)]),
+        ("RowsByBatch", [(1, 1), (3, 17)]),
+        ("UpsamplingOutput", [(1, 1), (3, 17)]),
+        ("PositionFeature", [(1, 1), (3, 17)]),
+    ],
+)
+def test_what_a_loop_goes_over_need_not_be_one_axis_step_by_step(tmp_path, name, sizes):
+    model, bundle = exported(name, tmp_path / "bundle", formats=["onnx"])
+    runtime = rnn_runtime.load(bundle)
+    names = [spec.name for spec in bundle.signature.inputs]
+    for batch, sequence in sizes:
+        inputs = LOOPS[name].inputs(batch, sequence)
+        with torch.no_grad():
+            want = flat(model(*inputs))
+        got = runtime.run({key: tensor.numpy() for key, tensor in zip(names, inputs, strict=True)})
+        for a, b in zip(want, got.values(), strict=True):
+            np.testing.assert_allclose(b, a.numpy(), rtol=0, atol=1e-4)
+
+
+class Frames(nn.Module):
+    """A loop over whole frames; the samples that are left over count in the result."""
+
+    def __init__(self, hop):
+        super().__init__()
+        self.cell, self.hop = nn.GRUCell(hop, 6), hop
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 6)
+        for t in range(x.shape[1] // self.hop):
+            h = self.cell(x[:, t * self.hop : (t + 1) * self.hop], h)
+        return h * x.shape[1]
+
+
+def test_samples_that_make_no_whole_frame_are_seen(tmp_path):
+    axes = {"x": {0: "batch", 1: "samples"}}
+    with pytest.raises(ExportError, match="does something else than that of few"):
+        export(Frames(7), torch.randn(2, 21), tmp_path / "bundle", axes=axes)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Rows(nn.Module):
+    """A loop over all rows of all sequences."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(5, 6)
+
+    def forward(self, x):
+        h = x.new_zeros(1, 6)
+        for row in x.flatten(0, 1):
+            h = self.cell(row[None], h)
+        return h
+
+
+def test_a_number_of_steps_that_no_axis_gives_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"its number of steps, .*, is computed of 'batch' and 'sequence'"):
+        export(Rows(), torch.randn(2, 3, 5), tmp_path / "bundle", axes={"x": {0: "batch", 1: "sequence"}})
+
+
+POINTS = [(12, 9), (13, 9), (14, 9), (15, 9), (12, 10)]
+
+
+@given(*[st.integers(-4, 4)] * 2, st.integers(-20, 20))
+def test_a_number_that_follows_two_lengths_is_found(first, second, offset):
+    values = [first * a + second * b + offset for a, b in POINTS]
+    found = Affine.fit(values, POINTS)
+    assert [found.at(p) for p in [*POINTS, (1, 1), (100, 64)]] == [
+        *values,
+        first + second + offset,
+        100 * first + 64 * second + offset,
+    ]
+
+
+@given(st.integers(1, 5), st.integers(-5, 5))
+def test_a_number_that_follows_a_length_in_strides_of_two_is_found(factor, offset):
+    values = [(factor * a + offset) // 2 for a, _ in POINTS]
+    found = Affine.fit(values, POINTS)
+    assert all(found.at((n, 9)) == (factor * n + offset) // 2 for n in range(1, 40))
+
+
+@pytest.mark.parametrize("values", [[1, 2, 4, 8, 1], [0, 1, 0, 1, 0]])
+def test_a_number_that_follows_no_plain_rule_is_none(values):
+    with pytest.raises(Unalike, match="by no plain rule"):
+        Affine.fit(values, POINTS)
+
+
+@pytest.mark.parametrize(("top", "offset"), [(1.0, 0), (2.5, -1), (-3.0, 2)])
+def test_a_part_of_the_length_is_found(top, offset):
+    found = Quotient.fit([top / (n + offset) for n in (6, 7)], [(6,), (7,)])
+    assert (found.offset, found.unit) == (offset, 0) and found.top == pytest.approx(top, rel=1e-12)
+    with pytest.raises(Unalike, match="by no plain rule"):
+        Quotient.fit([6.0, 36.5], [(6,), (7,)])
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -14,7 +14,7 @@ from .body import counts, with_tensor
 from .lengths import Length, computed
 from .loops import Loop, Unalike, aten
 from .outline import Affine, Outline, Quotient
-from .scans import EmittedLoop, Values, as_affine, plus, quotient
+from .scans import EmittedLoop, Values, as_affine, first_of, plus, quotient, times
 
 
 def emit(
@@ -160,7 +160,7 @@ class Emitter:
 
     def _join(self, target: Any, segments: Any, dim: int) -> fx.Node:
         stacked = target is aten.stack.default
-        rank = self.rank(segments[0][1]) + (1 if stacked else 0)
+        rank = self.rank(first_of(segments[0])) + (1 if stacked else 0)
         dim %= rank
         if all(segment[0] == "one" for segment in segments):
             return self.v.add(target, [self.value(s[1]) for s in segments], dim)
@@ -169,10 +169,18 @@ class Emitter:
             if segment[0] == "one":
                 part = self.value(segment[1])
                 parts.append(self.v.add(aten.unsqueeze.default, part, dim) if stacked else part)
+            elif segment[0] == "turns":
+                part = self._to(self._turns(segment), 0, dim)
+                parts.append(part if stacked else self.v.add(aten.flatten.using_ints, part, dim, dim + 1))
             else:
                 part = self._to(self.run_of(segment), 0, dim)
                 parts.append(part if stacked else self.v.add(aten.flatten.using_ints, part, dim, dim + 1))
         return parts[0] if len(parts) == 1 else self.v.add(aten.cat.default, parts, dim)
+
+    def _turns(self, segment: Any) -> fx.Node:
+        """The values of several runs in turn, stacked along a new first dimension."""
+        runs = [self.run_of(run) for run in segment[1]]
+        return self.v.add(aten.flatten.using_ints, self.v.add(aten.stack.default, runs, 1), 0, 1)
 
     def _to(self, node: fx.Node, source: int, dim: int) -> fx.Node:
         return node if source == dim else self.v.add(aten.movedim.int, node, source, dim)
@@ -270,12 +278,15 @@ class Emitter:
             if segment[0] == "one":
                 parts.append(self.v.add(aten.unsqueeze.default, self.value(segment[1]), 0))
                 total = plus(total, 1)
+            elif segment[0] == "turns":
+                parts.append(self._turns(segment))
+                total = plus(total, times(segment[1][0][3], len(segment[1])))
             else:
                 parts.append(self.run_of(segment))
                 total = plus(total, segment[3])
         short = _difference(count, total)
         if short:
-            meta = self.meta(segments[0][1])
+            meta = self.meta(first_of(segments[0]))
             some = parts[0]
             if meta.dtype is torch.bool:
                 some = self.v.add(aten.to.dtype, some, torch.uint8)

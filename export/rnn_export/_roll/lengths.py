@@ -48,7 +48,10 @@ class Length:
             plain = error.size.replace(FloorDiv, lambda a, b: a / b)
             for axis in error.axes:
                 for size in _solved(plain, symbols[axis]):
-                    if error.size.subs(symbols[axis], size) == _CHOSEN:
+                    whole = all(
+                        p.is_Symbol or p.is_Integer or p.is_Add or p.is_Mul for p in sympy.preorder_traversal(size)
+                    )
+                    if whole and error.size.subs(symbols[axis], size) == _CHOSEN:
                         return cls(axis, error.size, size)
         if len(error.axes) == 1:
             return cls(error.axes[0], sympy.Symbol(error.axes[0]))

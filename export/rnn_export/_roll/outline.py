@@ -97,10 +97,10 @@ class Quotient:
                 continue
             offset = (b * m - values[0] * n) / (values[0] - b)
             found = cls(values[0] * (n + round(offset)), unit, round(offset))
-            if all(
-                math.isclose(found.top / (p[unit] + found.offset), v, rel_tol=1e-12)
-                for p, v in zip(points, values, strict=True)
-                if p[unit] + found.offset
+            lengths = [point[unit] + found.offset for point in points]
+            if all(lengths) and all(
+                math.isclose(found.top / length, value, rel_tol=1e-12)
+                for length, value in zip(lengths, values, strict=True)
             ):
                 return found
         raise Unalike("a number follows the length by no plain rule")
@@ -246,25 +246,39 @@ def _with_sizes(node: fx.Node) -> list[fx.Node]:
 
 
 def _segments(values: list[Any]) -> list[Any]:
-    """A list in short: ("one", value), and ("run", first, moves, count) for values that go on in equal strides."""
+    """A list in short, as parts of three kinds.
+
+    ("one", value); ("run", first, moves, count) for values that go on in equal strides; and ("turns", runs) for
+    several runs of one count, of which each gives a value in turn.
+    """
     found: list[Any] = []
     at = 0
     while at < len(values):
-        end, moves = at + 1, None
-        while end < len(values):
-            stride = _stride(values[end - 1], values[end])
-            if stride is None or (moves is not None and stride != moves):
+        for period in range(1, _MOST_TURNS + 1):
+            runs = [_run(values[at + k :: period]) for k in range(period)]
+            count = min((run[3] for run in runs), default=0)
+            if len(runs) == period and count >= _SHORTEST_RUN:
+                found.append(runs[0] if period == 1 else ("turns", [(*run[:3], count) for run in runs]))
+                at += period * count
                 break
-            moves, end = stride, end + 1
-        if end - at >= _SHORTEST_RUN:
-            found.append(("run", values[at], moves, end - at))
-            at = end
         else:
             found.append(("one", values[at]))
             at += 1
     return found
 
 
+def _run(values: Sequence[Any]) -> tuple[str, Any, Any, int]:
+    """How far values go on in equal strides from the first on."""
+    end, moves = min(len(values), 1), None
+    while end < len(values):
+        stride = _stride(values[end - 1], values[end])
+        if stride is None or (moves is not None and stride != moves):
+            break
+        moves, end = stride, end + 1
+    return "run", values[0] if values else None, moves, end
+
+
+_MOST_TURNS = 4
 _SHORTEST_RUN = 3
 _WIDEST = 16
 """The widest stride in which a loop goes."""

@@ -136,7 +136,7 @@ class EmittedLoop:
             meta = self.e.meta(form[1])
             return Known(nowhere, False, meta) if isinstance(meta, Tensor) else 0
         if kind == "each":
-            return Known(nowhere, True, self.e.meta(self.each_segments[form[1]][0][1]))
+            return Known(nowhere, True, self.e.meta(first_of(self.each_segments[form[1]][0])))
         if kind == "same":
             work = self.body.works[form[1]]
             steps = not self._is_constant(form[1])
@@ -187,7 +187,7 @@ class EmittedLoop:
     def one_of_each(self, number: int) -> Known:
         if number not in self.each:
             segments = self.each_segments[number]
-            self.each[number] = Known(self.e.filled(segments, self.total), True, self.e.meta(segments[0][1]))
+            self.each[number] = Known(self.e.filled(segments, self.total), True, self.e.meta(first_of(segments[0])))
         return self.each[number]
 
     def read(self, position: int, path: Path) -> Known:
@@ -451,6 +451,20 @@ def plus(a: Any, b: Any) -> Any:
     factors = tuple((unit, factor) for unit, factor in sums if factor)
     offset = x.offset * (divisor // x.divisor) + y.offset * (divisor // y.divisor)
     return Affine(factors, offset, divisor) if factors else offset
+
+
+def times(a: Any, factor: int) -> Any:
+    """A number that may follow the lengths, several times."""
+    if not isinstance(a, Affine):
+        return a * factor
+    if a.divisor != 1:
+        raise Unalike("it goes in strides in several ways")
+    return Affine(tuple((unit, own * factor) for unit, own in a.factors), a.offset * factor)
+
+
+def first_of(segment: Any) -> Any:
+    """The first value of a segment of an outline."""
+    return segment[1][0][1] if segment[0] == "turns" else segment[1]
 
 
 def minus_one(a: Any) -> Any:

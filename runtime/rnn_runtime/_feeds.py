@@ -45,10 +45,25 @@ def make(signature: Signature, inputs: object, state: object = None, lengths: ob
             problems.append(f"the input {spec.name!r} is missing: give it as {spec}")
     problems += sizes.conflicts()
     _check_lengths(signature, arrays, sizes, problems)
+    for lengths in signature.more_lengths:
+        if not problems and lengths.input in arrays:
+            size = int(lengths.axis) if lengths.axis.isdigit() else sizes.get(lengths.axis)
+            problems += _guards.lengths(lengths, arrays[lengths.input], size)
     if not problems:  # what is left out can only be made from what fits
         _fill(signature, arrays, sizes, problems)
     _refuse(problems)
     return {spec.name: arrays[spec.name] for spec in signature.inputs}
+
+
+def other_rows(signature: Signature, inputs: object, axis: str | None, batch: int) -> int | None:
+    """How many rows all inputs agree on, where that is not `batch`; None where it is, or where it is unclear."""
+    try:
+        given = _gather(signature, inputs, None, None, [])
+        specs = [spec for spec in signature.data_inputs if axis in spec.axes and spec.name in given]
+        found = {np.shape(given[spec.name])[spec.axes.index(axis)] for spec in specs}
+    except Exception:  # whatever is wrong with the inputs has been found already
+        return None
+    return next(iter(found)) if len(found) == 1 and found != {batch} and found != {0} else None
 
 
 def gather(signature: Signature, inputs: object, state: object = None, lengths: object = None) -> dict[str, object]:

@@ -243,3 +243,24 @@ def test_what_passes_fits_and_what_fits_passes(x_shape: Any, h_shape: Any, lengt
     else:
         assert fits
         assert (feeds["x"].shape, feeds["h_0"].shape, feeds["lengths"].shape) == (x_shape, (1, batch, 3), (batch,))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([3, 1], None),
+        ([16, 2], None),
+        ([17, 2], r"others\[0\] is 17; a length is 1 to 16:"),
+        ([0, 2], r"others\[0\] is 0; a length is 1 to 16:"),
+    ],
+)
+def test_lengths_along_a_fixed_axis_are_checked(values: list[int], text: str | None) -> None:
+    signature = Signature(
+        (X, TensorSpec("others", "int64", ("batch",))), (), more_lengths=(LengthsSpec("others", "16"),)
+    )
+    feeds = {"x": x(), "others": np.array(values)}
+    if text is None:
+        np.testing.assert_array_equal(make(signature, feeds)["others"], values)
+    else:
+        with pytest.raises(InputError, match=text):
+            make(signature, feeds)

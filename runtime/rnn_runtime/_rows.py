@@ -76,7 +76,9 @@ class Rows:
         Raises:
             InputError: the chunk does not fit.
         """
-        if type(chunk) is np.ndarray and self._single:
+        if self.signature.more_lengths:
+            pass  # values that have to be looked at each time
+        elif type(chunk) is np.ndarray and self._single:
             known = self._known.get((chunk.shape, chunk.dtype))
             if known is not None:
                 if self._no_nan:
@@ -89,7 +91,15 @@ class Rows:
                 return tuple([array.copy() for array in given]), *known
         self._refuse_lengths(chunk)
         zeros = {name: np.zeros(self._shape(spec, 1), spec.dtype) for name, spec in self._row.items()}
-        feeds = _feeds.make(self.signature, chunk, zeros)
+        try:
+            feeds = _feeds.make(self.signature, chunk, zeros)
+        except InputError as error:
+            rows = _feeds.other_rows(self.signature, chunk, self._axis, 1)
+            if rows is None:
+                raise
+            raise InputError(
+                f"the chunk has {rows} rows along {self._axis!r}; chunks of a pool have batch 1: open a stream for each"
+            ) from error
         arrays = tuple([np.array(feeds[name], order="C") for name, _, _ in self._data])
         self._refuse_nan(arrays)
         if len(self._known) >= _KNOWN:

@@ -62,6 +62,16 @@ def arguments(target: str, weights: Path | None) -> dict[str, Any]:
                 "'model', 'example_inputs' and 'axes' instead, as for rnn_export.export"
             )
         made = {"model": made, "example_inputs": bare.example(layer)}
+    if isinstance(made, Mapping):
+        missing = [name for name in ("model", "example_inputs") if name not in made]
+        if missing:
+            raise InputError(
+                f"{target} returns a dict without {' and '.join(map(repr, missing))}: give what rnn_export.export takes"
+            )
+        if not isinstance(made["model"], nn.Module):
+            raise InputError(
+                f"{target} returns a dict whose 'model' is a {type(made['model']).__name__}: give the module"
+            )
     if not isinstance(made, Mapping) or not isinstance(made.get("model"), nn.Module) or "example_inputs" not in made:
         raise InputError(
             f"{target} returns {type(made).__name__}: return a bare nn.RNN, nn.LSTM or nn.GRU, or a dict with "

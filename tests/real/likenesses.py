@@ -1300,7 +1300,7 @@ class SeparationNorm(nn.Module):
         return x + (y - mean) / (over_all_but_the_batch((y - mean) ** 2) + 1e-5).sqrt()
 
 
-@likeness({"wave": {0: "batch", 1: "samples"}}, lambda b, t: (torch.randn(b, 4 * t + 20),))
+@likeness({"wave": {0: "batch", 1: "samples"}}, lambda b, t: (torch.randn(b, 8 * t + 80),))
 class Sinc(nn.Module):
     """Band-pass filters made of their edges, which lie between a whole number and one with a point."""
 
@@ -1308,14 +1308,15 @@ class Sinc(nn.Module):
         super().__init__()
         self.low, self.band = nn.Parameter(torch.rand(4, 1) * 100), nn.Parameter(torch.rand(4, 1) * 9000)
         self.register_buffer("time", torch.arange(-5, 6).view(1, -1) / 100)
-        self.rnn = nn.LSTM(4, 6, batch_first=True, bidirectional=True)
+        self.rnn, self.norm = nn.LSTM(4, 6, batch_first=True, bidirectional=True), nn.InstanceNorm1d(4)
 
     def forward(self, wave: Tensor) -> Tensor:
         low = 30 + self.low.abs()
         high = torch.clamp(low + 50 + self.band.abs(), 50, 8000 / 2)
         filters = (torch.sin(high * self.time) - torch.sin(low * self.time)) / (high - low)
         x = F.conv1d(wave.unsqueeze(1), filters.unsqueeze(1), stride=4)
-        return self.rnn(F.leaky_relu(x.abs()).transpose(1, 2))[0]
+        x = F.max_pool1d(self.norm(x.abs()), 9)  # takes no wave that is shorter than some 70 samples
+        return self.rnn(F.leaky_relu(x).transpose(1, 2))[0]
 
 
 @likeness(X, lambda b, t: (frames(b, 2 * t + 1, 8),))

@@ -83,6 +83,27 @@ def test_microphones(build: Path) -> None:
         assert float(re.fullmatch(rf"microphone {seed}: (.*)", line)[1]) == pytest.approx(loudest, abs=1e-4)
 
 
+def test_a_decoder_in_two_parts(tmp_path: Path) -> None:
+    """Against the modules of the example itself, run by PyTorch one row and one step at a time."""
+    import torch
+
+    lines = run("decoder.py", tmp_path / "build")
+    text = (EXAMPLES / "decoder.py").read_text(encoding="utf-8")
+    scope: dict = {}
+    exec(text[: text.index("source = torch.randint")], scope)
+    assert len(lines) == 2
+    for line, source in zip(lines, ([5, 9, 4, 4, 17], [3, 2, 8, 11, 6]), strict=True):
+        memory = scope["encoder"](torch.tensor([source]))
+        word, h, words = torch.tensor([scope["BEGIN"]]), torch.zeros(1, 24), []
+        while len(words) < 12:
+            scores, h = scope["step"](word, memory, h)
+            word = scores.argmax(-1)
+            if word.item() == scope["END"]:
+                break
+            words.append(str(word.item()))
+        assert line.split() == words
+
+
 def test_every_example_is_short_and_run_here() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):

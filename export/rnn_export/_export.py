@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 from rnn_runtime import Report, Signature
-from rnn_runtime._bundle import ONNX
+from rnn_runtime._bundle import ONNX, STEP
 
-from . import _backends, _lower
+from . import _backends, _lower, _targets
 from ._alone import alone
 from ._capture import Layer, capture, fix
 from ._compare import bundle_tolerance, check_tolerance, compare, require
-from ._inspect import count_operators, inspect
+from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import Quantized, check_precision, measured_tolerance, quantize
 from ._reference import Reference, grid
 from ._seal import check_target, seal, unsealed
 from ._stream import require_streamable
-from ._suite import lacking
+from ._suite import lacking, live, warnings
 from ._versions import require_good_versions
 
 
@@ -66,6 +66,7 @@ def export(
     split_directions: bool = False,
     sizes: Mapping[str, int] | None = None,
     opset: int | None = None,
+    target: str | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -108,6 +109,9 @@ def export(
         sizes: axis name -> the size that it has in the files, such as {"batch": 1, "sequence": 16}; for targets without
             dynamic shapes. The axes have to be dynamic in the model all the same.
         opset: of the ONNX graph; 18 if None, which is the oldest there is.
+        target: the runtime that is to take the ONNX graph, where it is another than today's ONNX Runtime:
+            "onnxruntime-1.15" (and newer), "onnxruntime-web", "openvino" or "tensorrt". It chooses what "auto" leaves
+            open, and what the target does not take is refused (docs/targets.md).
         tolerance: largest absolute error allowed, times the largest value where that is above 1. If None, by dtype
             (1e-5 for float32), or four times eager PyTorch's own error where that is more, a hundred times that at
             most.
@@ -120,8 +124,20 @@ def export(
     """
     path = Path(path)
     formats = check_precision(precision, formats)
+    options = {
+        "formats": list(formats),
+        "precision": precision,
+        "lowering": lowering,
+        "split_directions": split_directions,
+        "sizes": dict(sizes) if sizes else None,
+        "target": target,
+        "opset": opset,
+        "tolerance": tolerance,
+    }
     _lower.check(formats, lowering)
-    lowering = precision if (precision, lowering) == ("int8", "auto") else lowering
+    profile = _targets.find(target, opset, formats)
+    if lowering == "auto":
+        lowering = precision if precision == "int8" else profile.lowering if profile else "auto"
     check_tolerance(tolerance)
     check_target(path, overwrite=overwrite)
     require_good_versions()
@@ -142,19 +158,40 @@ def export(
             captured = fix(captured, sizes, unroll=lowering == "decomposed")
             reference = Reference(captured.flat, captured.signature, captured.sampler)
         with unsealed(path, overwrite=overwrite) as folder:
-            _lower.lower(captured, folder, formats, lowering, opset, split_directions=split_directions)
+            step = _lower.lower(
+                captured,
+                folder,
+                formats,
+                lowering,
+                opset,
+                split_directions=split_directions,
+                # Only large layers gain by 8 bits, and there a Scan costs little; other runtimes take one graph.
+                single_steps=precision != "int8" and target is None,
+                ir_version=profile.ir_version if profile is not None else None,
+            )
             graph = folder / ONNX
+            if target is not None:
+                _targets.require(target, graph)
             operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
+            if step is not None:
+                inspect_step(captured, folder / STEP, step)
             cases, refused = reference.cases(grid(captured.sizes, captured.sequences))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
-            report = require(compare([*golden, *cases], _backends.found(folder), tolerance), "the export")
+            if step is not None and all(case.sizes[step] != 1 for case in [*golden, *cases]):
+                (folder / STEP).unlink()  # eager PyTorch takes no single step
+                step = None
+            report = require(compare([*golden, *cases], _backends.found(folder, step), tolerance), "the export")
             allowed = bundle_tolerance(golden, tolerance)
             quantized = None
             if precision == "int8":
                 quantized, report = quantize(graph, [*golden, *cases], tolerance)
                 operators = count_operators(graph)
+                if target is not None:
+                    _targets.require(target, graph)
                 allowed = measured_tolerance(report, allowed)
-            lacks = lacking(reference, captured.sequences, allowed)
-            seal(folder, captured, report, refused, golden, allowed, operators, lacks, quantized)
+            eager = live(reference, captured.sequences, allowed, {})
+            lacks = lacking(eager)
+            report = replace(report, warnings=warnings(eager, lacks))
+            seal(folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step)
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)

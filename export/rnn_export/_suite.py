@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rnn_runtime import Check, InputError, Report, Row
 from rnn_runtime._bundle import Bundle
-from rnn_runtime._properties import ALONE, EFFORTS, Draw, Effort, OutOfDomain, Property, broken, examine
+from rnn_runtime._properties import ALONE, EFFORTS, Draw, Effort, OutOfDomain, Property, broken, examine, reads_padding
 from rnn_runtime._tolerances import precision
 from rnn_runtime._verify import Progress, hardware
 
@@ -88,6 +88,7 @@ class Suite:
             checks=tuple(checks),
             divergences=tuple(found),
             series=tuple(drift.series) if drift is not None else (),
+            warnings=warnings(self._live, lacking(self._live)) if self.only is None else (),
             about={
                 "bundle": str(self.sealed.path),
                 "level": self.level,
@@ -249,8 +250,12 @@ def _draw(draw: Draw, yardstick: Yardstick, over: Collection[str]) -> Draw:
     return draw
 
 
-def lacking(reference: Reference, over: Collection[str], tolerance: Mapping[str, float]) -> dict[str, str]:
+def lacking(model: Held) -> dict[str, str]:
     """Properties that need no reference and that the model itself does not have, and how it does not."""
-    model = live(reference, over, tolerance, {})
     found = {prop.name: broken(prop, model) for prop in ALONE if prop.name in MODELS_OWN}
     return {name: text for name, text in found.items() if text is not None}
+
+
+def warnings(model: Held, lacks: Mapping[str, str]) -> tuple[str, ...]:
+    """What a user of the model should know, though every backend is right."""
+    return tuple(reads_padding(model, lacks.get("padding")))

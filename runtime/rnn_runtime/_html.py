@@ -21,6 +21,7 @@ def write(report: Report) -> str:
     body = [
         _verdict(report, backends),
         _failures(report),
+        "".join(f"<p class=found>warning: {escape(text)}</p>" for text in report.warnings),
         _properties(report, backends),
         _plotted(
             "Largest error over the grid of sizes",

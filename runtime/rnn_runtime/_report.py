@@ -233,6 +233,7 @@ class Report:
         divergences: where backends leave the yardstick, where that was looked for.
         series: the error along long sequences.
         about: of what and with what: "bundle", "level", "seed", "seconds", "versions", "hardware" ...
+        warnings: what is right and yet worth knowing before the model is used, a sentence each.
     """
 
     rows: tuple[Row, ...]
@@ -240,9 +241,10 @@ class Report:
     divergences: tuple[Divergence, ...] = ()
     series: tuple[Series, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("rows", "checks", "divergences", "series"):
+        for name in ("rows", "checks", "divergences", "series", "warnings"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is welcome too
 
     @property
@@ -271,6 +273,7 @@ class Report:
             "checks": [asdict(check) for check in self.checks],
             "divergences": [{**asdict(found), "text": str(found)} for found in self.divergences],
             "series": [asdict(series) for series in self.series],
+            "warnings": list(self.warnings),
         }
         return json.dumps(_plain(content), allow_nan=False)
 

@@ -21,6 +21,7 @@ class Start:
 
     Attributes:
         batch: how many sequences.
+        axis: the name of their axis; None where no state has it.
         given: the first values that were given, by input name.
         states: the first value of each state: what was given, or zeros.
         tails: by input name, zeros for the steps of its own input that a model keeps before each chunk.
@@ -40,7 +41,7 @@ class Start:
                 "load(..., states={input: output}), or run whole sequences with `run`"
             )
         self.given = given = _given(specs, initial or {})
-        axis = _batch_axis(specs, given)
+        self.axis = axis = batch_axis(specs, given)
         self.batch = _checked(batch, axis is not None or bool(context))
         self.states = dict(given)
         self.tails: Arrays = {}
@@ -77,7 +78,7 @@ def _given(specs: Mapping[str, TensorSpec], initial: Mapping[str, ArrayLike]) ->
     return arrays
 
 
-def _batch_axis(specs: Mapping[str, TensorSpec], given: Arrays) -> str | None:
+def batch_axis(specs: Mapping[str, TensorSpec], given: Arrays) -> str | None:
     """The one named axis of the states that start as zeros, or else of those that are given."""
 
     def names(of: list[TensorSpec]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,6 +99,60 @@ class Stream:
                 self._current ^= 1
                 return Result(self._signature, arrays)
             return self._push(chunk, lengths)
+
+    def feedback(
+        self,
+        inputs: ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike],
+        steps: int,
+        *,
+        back: tuple[str, str] | None = None,
+        choose: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    ) -> Iterator[tuple[NDArray[Any], Result]]:
+        """Push `inputs`, a history or a first step, and then each step's output as the next step's input.
+
+        Args:
+            inputs: as for `push`. Those that are not fed back, such as an encoder's memory, stay the same in each step.
+            steps: how often to push at most; stop before by leaving the loop.
+            back: the input, and the output whose last step is fed back to it; left out where there is one of each.
+            choose: what makes the next input of that last step, such as `lambda scores: scores.argmax(-1)`.
+
+        Returns:
+            An iterator over what is fed back, with the input's axes and one step, and the Result that it came from. The
+            last of them has not been pushed.
+
+        Raises:
+            InputError: `steps` or `back` does not fit; when a step is pushed, as `push`.
+        """
+        from . import _feedback
+
+        return _feedback.feedback(self, inputs, steps, back, choose, self._start.axis)
+
+    def greedy(
+        self,
+        inputs: ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike],
+        *,
+        end: int,
+        most: int,
+        back: tuple[str, str] | None = None,
+    ) -> list[NDArray[np.int64]]:
+        """Write on from `inputs`: each step's token of the highest score is the next step's input.
+
+        Args:
+            inputs: as for `feedback`: tokens to begin with, and what stays the same.
+            end: the token at which a row ends.
+            most: how many tokens a row may have.
+            back: the input that takes tokens, and the output with a score for each along its last axis.
+
+        Returns:
+            For each row its tokens, int64 (tokens,), without the end.
+
+        Raises:
+            InputError: as `feedback`.
+        """
+        from . import _feedback
+
+        steps = self.feedback(inputs, most, back=back, choose=lambda scores: scores.argmax(-1))
+        return _feedback.greedy(steps, self.batch, end)
 
     async def push_async(
         self, chunk: ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike], lengths: ArrayLike | None = None

@@ -48,6 +48,7 @@ def parts(report: Report) -> list[Table | str]:
         found.append("\n".join([*lines, *([f"  {first.command}"] if first.command else [])]))
     found += [str(place) for place in places(report.divergences)]
     found += [f"{backend}: {text}" for backend, text in report.about.get("near", {}).items()]
+    found += [f"warning: {text}" for text in report.warnings]
     if report.about.get("left_out"):
         reasons = (f"  {name}: {str(why).partition(': ')[0]}" for name, why in report.about["left_out"].items())
         found.append("\n".join(["left out:", *reasons]))

@@ -57,7 +57,7 @@ def verify(
         BundleError, DependencyError, DeviceError, InputError: as `load`.
         InputError: there is no such level, property or trial.
     """
-    from ._properties import ALONE, EFFORTS, examine
+    from ._properties import ALONE, EFFORTS, examine, reads_padding
 
     check_level(level)
     start = time.monotonic()
@@ -87,6 +87,7 @@ def verify(
     return Report(
         rows,
         checks=tuple(checks),
+        warnings=tuple(reads_padding(subject, lacking.get("padding"))),
         about={
             "bundle": str(path),
             "level": level,

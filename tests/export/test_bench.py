@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from rnn_export import _bench, export
+from rnn_export._bench import _baseline
 from rnn_export.cli import main
 from rnn_runtime import Error, InputError, MismatchError
 
@@ -146,3 +148,103 @@ def test_wrong_usage(tmp_path, monkeypatch, capsys, words, text):
         main()
     assert caught.value.code == 2
     assert text in capsys.readouterr().err
+
+
+def saved(path, p50=10e-6, spread=(9e-6, 11e-6), sizes=None, backend="onnxruntime", threads=1, **about):
+    """A benchmark as --save writes it."""
+    row = {"backend": backend, "sizes": sizes or {"batch": 2}, "p50": p50, "p90": p50, "p99": p50, "spread": spread}
+    about = {"hardware": "this", "versions": {"onnxruntime": "1.32.0"}, **about}
+    files = {name: {backend: 1} for name in ("load", "memory", "size")}
+    content = {"version": 1, "timings": [{**row, "throughput": 1.0}], **files, "threads": threads, "about": about}
+    path.write_text(json.dumps(content))
+    return _baseline.load(path)
+
+
+@pytest.mark.parametrize(
+    ("now", "spread", "slower"),
+    [
+        (12e-6, (11.5e-6, 12.5e-6), False),  # at the bound itself
+        (12.1e-6, (11.5e-6, 12.5e-6), True),
+        (12.1e-6, (10.9e-6, 12.5e-6), False),  # a round as fast as one of before
+        (8e-6, (7e-6, 9e-6), False),
+    ],
+)
+def test_slower_is_above_the_bound_and_beyond_the_spread(tmp_path, now, spread, slower):
+    before, after = saved(tmp_path / "a"), saved(tmp_path / "b", now, spread)
+    found = _baseline.compare(after, before, 1.2)
+    (change,) = found.changes
+    assert change.slower == slower and change.ratio == pytest.approx(now / 10e-6)
+    assert change.spread == pytest.approx((spread[0] / 11e-6, spread[1] / 9e-6))
+    assert ("SLOWER than 1.2" in str(found)) == slower
+    if slower:
+        with pytest.raises(
+            _baseline.SlowerError, match=r"slower than 1.2 times .* onnxruntime at batch=2 \(1.21\)"
+        ) as error:
+            found.require()
+        assert error.value.exit_code == 5
+    else:
+        found.require()
+
+
+def test_what_is_not_the_same_and_what_is_known_of_a_version_is_said(tmp_path):
+    before = saved(tmp_path / "a", threads=2, hardware="other", versions={"onnxruntime": "1.21.0", "numpy": "2.4"})
+    text = str(_baseline.compare(saved(tmp_path / "b"), before, 1.2))
+    assert "hardware: other before, this now" in text and "says nothing of the software" in text
+    assert "threads: 2 before, 1 now" in text
+    assert "onnxruntime: 1.21.0 before, 1.32.0 now" in text and "numpy: 2.4 before, none now" in text
+    assert "note: onnxruntime 1.21.0 has a GRU kernel that was reported as 7 to 21 % slower" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "cannot be read"),
+        ("[]", "no benchmark that --save wrote"),
+        ("{", "no benchmark"),
+        ('{"version": 0}', "another version"),
+        ('{"version": 1, "timings": [{}]}', "no benchmark"),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_refused(tmp_path, content, text):
+    if content is not None:
+        (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputError, match=text):
+        _baseline.load(tmp_path / "x.json")
+
+
+def test_sizes_that_were_not_measured_are_named_and_none_in_common_is_refused(tmp_path):
+    before = saved(tmp_path / "a", sizes={"batch": 3})
+    with pytest.raises(InputError, match="no backend and size in common"):
+        _baseline.compare(saved(tmp_path / "b"), before, 1.2)
+    with pytest.raises(InputError, match=r"the bound is 0\.9"):
+        _baseline.compare(before, before, 0.9)
+    both = replace(before, timings=(*before.timings, *saved(tmp_path / "b").timings))
+    assert _baseline.compare(before, both, 1.2).missing == ("onnxruntime at batch=2",)
+
+
+def test_the_command_saves_compares_and_has_an_exit_code_of_its_own(bundle, tmp_path, monkeypatch, capsys):
+    def command(*words):
+        monkeypatch.setattr(
+            "sys.argv", ["rnn-export", "bench", str(bundle), "--rounds", "2", "--seconds", "0.01", *words]
+        )
+        try:
+            main()
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    file = tmp_path / "base.json"
+    assert command("--save", str(file)) == 0
+    assert command("--baseline", str(file), "--bound", "1000") == 0
+    assert "now ÷ before" in capsys.readouterr().out
+    fast = json.loads(file.read_text())
+    for row in fast["timings"]:
+        row["p50"], row["spread"] = row["p50"] / 1e3, [value / 1e3 for value in row["spread"]]
+    file.write_text(json.dumps(fast))
+    assert command("--baseline", str(file), "--json") == 5
+    said = capsys.readouterr()
+    assert json.loads(said.out)["version"] == 1 and "SLOWER" in said.err and "error: slower than 1.2 times" in said.err
+    for words in (["--save", str(tmp_path / "no" / "x.json")], ["--plot", str(tmp_path / "no" / "x.svg")]):
+        assert command(*words) == 2
+        said = capsys.readouterr()
+        assert "cannot be written: there is no folder" in said.err and said.out == ""  # before anything was timed

@@ -47,6 +47,7 @@ def test_coming_from(tmp_path, monkeypatch, capsys):
     nodes = [n for n in onnx.load("build/forward/model.onnx").graph.node if n.op_type == "LSTM"]
     assert len(nodes) == 2
     assert np.concatenate(scope["forecast"], 1).shape == (1, 12, 1)
+    assert len(scope["tokens"]) == 2 and all(0 not in row and len(row) <= 20 for row in scope["tokens"])
 
 
 def test_there_is_an_answer_to_each_of_the_twelve_wishes():
@@ -56,6 +57,12 @@ def test_there_is_an_answer_to_each_of_the_twelve_wishes():
         len(re.split(r"^## \d+\. ", text, flags=re.MULTILINE)) - 1
         == sum("```python" in s for s in text.split("\n## ")) - 1
     )
+
+
+@pytest.mark.parametrize("name", ["coming-from.md", "targets.md"])
+def test_what_a_guide_links_to_is_there(name):
+    for link in re.findall(r"\]\(([^)#]+)\)", (DOCS / name).read_text(encoding="utf-8")):
+        assert (DOCS / link).exists(), link
 
 
 class Contrib(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnn_runtime
-from rnn_export import ExportError, export
+from rnn_export import ExportError, export, verify
 
 
 class Packed(nn.Module):
@@ -63,6 +66,8 @@ class TextEncoder(nn.Module):
 
 
 class NoLengths(nn.Module):
+    """Both directions over padded rows, as over the columns of an image: right for one row, wrong for a batch."""
+
     def __init__(self):
         super().__init__()
         self.lstm = nn.LSTM(6, 4, batch_first=True, bidirectional=True)
@@ -186,13 +191,73 @@ def _p2(factory, cache={}):  # noqa: B006 - one bundle for all
     return cache["bundle"]
 
 
+class LastStep(nn.Module):
+    """One direction, and the last step alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(6, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(x)[0][:, -1]
+
+
+class Mean(Packed):
+    """Takes lengths, and means over the padding all the same."""
+
+    def forward(self, x, lengths):
+        return super().forward(x, lengths)[0].mean(1) + x.mean((1, 2)).unsqueeze(-1)
+
+
+AXES = {"x": {0: "batch", 1: "sequence"}}
+ROW = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
+LENGTHS = torch.tensor([5, 2, 4])
+
+
 @pytest.mark.reported("P13", "W")
-@pytest.mark.xfail(
-    reason="the report says nothing yet of rows that depend on their padding",
-    strict=True,
-)
-def test_p13_padded_rows_that_differ_from_single_ones_are_reported(tmp_path):
-    bundle = export(
-        NoLengths(), torch.randn(3, 5, 6), tmp_path / "b", axes={"x": {0: "batch", 1: "sequence"}}, formats=["onnx"]
+@pytest.mark.parametrize("model", [NoLengths, LastStep])
+def test_p13_padded_rows_that_differ_from_single_ones_are_reported(tmp_path, model):
+    """In the report of the export, of `verify` with the model, and of the runtime's, and it is so."""
+    torch.manual_seed(0)
+    model = model().eval()
+    bundle = export(model, ROW, tmp_path / "b", axes=AXES, formats=["onnx"])
+    said = (
+        r"rows of unequal 'sequence' cannot share a batch by padding: 'output' of a row of 7 changes by [\d.e-]+ when"
     )
-    assert "padding" in str(bundle.report)
+    for report in (
+        bundle.report,
+        verify(model, bundle, level="quick"),
+        rnn_runtime.verify(bundle.path, level="quick"),
+    ):
+        assert report.passed
+        (warning,) = report.warnings
+        assert re.match(said, warning) and "pack_padded_sequence" in warning
+        assert f"warning: {warning}" in str(report)
+        assert json.loads(report.to_json())["warnings"] == [warning]
+    padded = np.pad(ROW[:1].numpy(), ((0, 0), (0, 4), (0, 0)))
+    runtime = rnn_runtime.load(bundle)
+    got, want = runtime.run(padded)["output"], runtime.run(ROW[:1].numpy())["output"]
+    assert np.abs(got[:, :5] - want if got.ndim == 3 else got - want).max() > 1e-3
+
+
+@pytest.mark.reported("P13", "W")
+@pytest.mark.parametrize(
+    ("model", "example", "axes"),
+    [
+        (Packed(nn.LSTM(6, 4, batch_first=True, bidirectional=True)), (ROW, LENGTHS), AXES),
+        (nn.GRU(6, 4, batch_first=True), ROW, None),
+    ],
+    ids=["lengths", "one direction"],
+)
+def test_p13_rows_that_padding_leaves_alone_are_not(tmp_path, model, example, axes):
+    bundle = export(model, example, tmp_path / "b", axes=axes, formats=["onnx"])
+    assert bundle.report.warnings == rnn_runtime.verify(bundle.path, level="quick").warnings == ()
+
+
+@pytest.mark.reported("P13", "W")
+def test_p13_lengths_that_the_model_does_not_heed_are_reported(tmp_path):
+    model = Mean(nn.GRU(6, 4, batch_first=True))
+    bundle = export(model, (ROW, LENGTHS), tmp_path / "b", axes=AXES, formats=["onnx"])
+    for report in (bundle.report, rnn_runtime.verify(bundle.path, level="quick")):
+        (warning,) = report.warnings
+        assert warning.startswith("padding changes a row's results though the model takes lengths: eager PyTorch")

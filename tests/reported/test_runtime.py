@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnn_runtime
 from rnn_export import ExportError, InputError, export
+from rnn_export._bench import _baseline, bench
 from rnn_export._versions import notes
 
 X = ("sequence", "batch", 6)
@@ -155,6 +157,21 @@ def test_r10_versions_whose_kernels_are_slower_are_known(monkeypatch):
     assert notes({"onnxruntime": "1.32.0", "onnx": "1.23.2"}) == []
 
 
+@pytest.mark.reported("R10", "F")
+def test_r10_a_slower_kernel_shows_against_a_saved_benchmark(tmp_path):
+    """One step of a GRU, as in the thread; a baseline of a tenth of its time stands for the faster version."""
+    path = export(nn.GRU(6, 4), torch.randn(5, 3, 6), tmp_path / "b", formats=["onnx"]).path
+    found = bench(path, sizes={"sequence": [1], "batch": [1]}, rounds=2, seconds=0.01)
+    (tmp_path / "base.json").write_text(found.to_json())
+    before = _baseline.load(tmp_path / "base.json")
+    assert before == found
+    _baseline.compare(found, before, 1.2).require()
+    (row,) = before.timings
+    faster = replace(row, p50=row.p50 / 10, spread=(row.spread[0] / 10, row.spread[1] / 10))
+    with pytest.raises(_baseline.SlowerError, match="onnxruntime at sequence=1 batch=1"):
+        _baseline.compare(found, replace(before, timings=(faster,)), 1.2).require()
+
+
 @pytest.mark.reported("R11", "R")
 def test_r11_many_threads_share_a_model_and_each_has_its_own_stream(lstm):
     model = rnn_runtime.load(lstm)
@@ -176,11 +193,13 @@ def test_r11_many_threads_share_a_model_and_each_has_its_own_stream(lstm):
 
 @pytest.mark.reported("R12", "W")
 def test_r12_the_graph_asks_for_little(tmp_path):
-    """Opset 18, the default domain alone, and no empty names at the end of a node's inputs."""
+    """Opset 18, IR 8, the default domain alone, and no empty names at the end of a node's inputs."""
     for k, layer in enumerate((nn.RNN(6, 4), nn.LSTM(6, 4, 2, bidirectional=True), nn.GRU(6, 4))):
-        bundle = export(layer, torch.randn(5, 3, 6), tmp_path / str(k), formats=["onnx"], state="none")
+        options = {"formats": ["onnx"], "state": "none", "target": "onnxruntime-web"}
+        bundle = export(layer, torch.randn(5, 3, 6), tmp_path / str(k), **options)
         model = onnx.load(bundle.path / "model.onnx")
         assert {(entry.domain, entry.version) for entry in model.opset_import if entry.domain == ""} == {("", 18)}
+        assert model.ir_version == 8
         assert {node.domain for node in model.graph.node} == {""}
         assert all(node.input[-1] for node in model.graph.node if node.input)
 

@@ -377,9 +377,7 @@ def test_s16_warm_up_over_a_history_and_then_the_own_outputs(tmp_path):
     bundle = export(model, example, tmp_path / "b", axes={"x": {0: "batch", 1: "sequence"}}, formats=["onnx"])
     stream = rnn_runtime.load(bundle).stream(batch=2)
     history = torch.randn(2, 24, 1)
-    forecast = [stream.push(history.numpy())["output"][:, -1:]]
-    while len(forecast) < 12:
-        forecast.append(stream.push(forecast[-1])["output"])
+    forecast = [value for value, _ in stream.feedback(history.numpy(), 12)]
     wide, want = copy.deepcopy(model).double(), []
     with torch.no_grad():
         y, h = wide(history.double(), torch.zeros(1, 2, 6).double())

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnn_runtime
-from rnn_export import BundleError, ExportError, InputError, export, verify
+from rnn_export import BundleError, ExportError, InputError, _targets, export, verify
 from rnn_export.cli import main
 
 X = ("sequence", "batch", 6)
@@ -190,6 +190,43 @@ def right_where_fixed(case, folder):
         model.run(np.zeros((12, 2, 6), np.float32))
     assert verify(case.build(), bundle).passed
     case.also(bundle)
+
+
+@pytest.mark.reported("D1", "F")
+@pytest.mark.parametrize("more", [{}, {"split_directions": True}, {"sizes": {"batch": 1, "width": 64}}], ids=str)
+def test_d1_a_file_for_tensorrt_has_the_operators_that_its_parser_lists(tmp_path, more):
+    """A CRNN: dynamic, with directions apart, and static. Inputs and wanted results for a comparison lie beside it."""
+    case = Case(("D1",), Reader, {"image": ("batch", 1, 8, "width")}, traced={"batch": 3, "width": 20})
+    bundle = export(path=tmp_path / "b", **{**case.arguments(), "formats": ["onnx"]}, target="tensorrt", **more)
+    model = onnx.load(bundle.path / "model.onnx")
+    assert not set(operators(bundle)) & _targets.TARGETS["tensorrt"].without
+    assert {node.domain for node in model.graph.node} == {""}
+    lstms = [node for node in model.graph.node if node.op_type == "LSTM"]
+    for node in lstms:  # the limits that the documentation gives
+        found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert found.get("layout", 0) == found.get("input_forget", 0) == 0 and "activations" not in found
+    assert len(lstms) == (4 if "split_directions" in more else 2)
+    dynamic = [d.dim_param for v in model.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param]
+    assert dynamic == ([] if "sizes" in more else ["batch", "width"])
+    with np.load(bundle.path / "golden.npz") as golden:
+        assert {"0/in/image", "0/out/output"} <= set(golden.files)
+
+
+@pytest.mark.reported("D1", "X")
+@pytest.mark.parametrize(
+    ("model", "more", "text"),
+    [
+        (Names, {"split_directions": True}, "the ReverseSequence .* has dynamic sizes: fix them all"),
+        (lambda: Names().double(), {}, "it computes in float64"),
+    ],
+    ids=["lengths apart", "float64"],
+)
+def test_d1_what_tensorrt_does_not_take_is_refused(tmp_path, model, more, text):
+    example = (torch.randint(50, (3, 5)), torch.tensor([5, 2, 4]))
+    axes = {"tokens": {0: "batch", 1: "sequence"}}
+    with pytest.raises(ExportError, match=f"tensorrt does not take this model .*{text}"):
+        export(model(), example, tmp_path / "b", axes=axes, formats=["onnx"], target="tensorrt", **more)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.reported("D2", "F")

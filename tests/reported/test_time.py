@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -237,19 +238,27 @@ def test_t9_encoder_and_decoder_step_are_driven_by_a_stream(tmp_path):
     ids = torch.randint(40, (1, 19))
     memory = rnn_runtime.load(text).run(ids.numpy())["output"]
     stream = rnn_runtime.load(step).stream()
-    frame, frames = torch.zeros(1, 4).numpy(), []
-    for _ in range(23):
-        result = stream.push({"frame": frame, "memory": memory})
-        frame = result["next"]
-        frames.append(result["next"])
+    start = {"frame": np.zeros((1, 4), np.float32), "memory": memory}
+    steps = list(stream.feedback(start, 23, back=("frame", "next")))
+    _, result = steps[-1]
     encoder, decoder = encoder.double(), decoder.double()
     with torch.no_grad():
         memory, h, c = encoder(ids), torch.zeros(1, 7).double(), torch.zeros(1, 7).double()
-        frame, want = torch.zeros(1, 4).double(), []
+        frame, want, stops = torch.zeros(1, 4).double(), [], []
         for _ in range(23):
             frame, stop, h, c = decoder(frame, memory, h, c)
             want.append(frame.numpy())
+            stops.append(stop.item())
+    frames = [frame for frame, _ in steps]
     close([*frames, result["stop"], result.state["h"]], [*want, stop.numpy(), h.numpy()], BOUND[torch.float32])
+    limit = (min(stops) + max(stops)) / 2  # the model's own stop, which leaves the loop
+    until = next(k for k, value in enumerate(stops) if value > limit)
+    again, count = rnn_runtime.load(step, constants={"memory": start["memory"]}).stream(), 0
+    for _, result in again.feedback(start["frame"], 1000, back=("frame", "next")):
+        if result["stop"].item() > limit:
+            break
+        count += 1
+    assert count == until
 
 
 @pytest.mark.reported("T10", "F")

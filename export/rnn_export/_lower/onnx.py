@@ -18,19 +18,25 @@ from .._capture import Captured, Layer, leaves, scan_leaf
 from .._capture.graph import aten
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, numbers, packed, precise, scan, step
+from . import fused, numbers, packed, precise, scan, step, tidy
 
 MINIMUM_OPSET = 18
+ORIGIN = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
+"""What a node keeps of where it comes from: its modules. The exporter also notes lines of code with their paths."""
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
 LOWERINGS = ("auto", "fused", "scan", "decomposed")
 # From this hidden_size on "auto" writes an RNN as a Scan: benchmarks/lowerings.py has 0.2 to 0.6 of an operator's
-# time in batches, at 1.0 to 1.4 for a lone step. The LSTM and GRU operators are as fast as a Scan or faster.
+# time in batches. A lone step takes 1.0 to 1.4 of it, for which there is a second graph (single.py). The LSTM and GRU
+# operators are as fast as a Scan or faster.
 RNN_SCAN = 64
 
 
 def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> str:
     """How a layer is written, "fused", "scan" or "decomposed", where `lowering` is asked for.
+
+    Beside LOWERINGS there are "int8", and two of targets: "portable", which is "auto" without the Scan that is faster
+    alone, and "masked", which is that with packed sequences as a Scan.
 
     Raises:
         ExportError: "fused" is asked for and no fused operator can run the layer, or "decomposed" and its number of
@@ -52,7 +58,19 @@ def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> st
     faster = faster and not split_directions  # a Scan over the sequence in reverse is no operator that runs forward
     # ONNX Runtime has an 8-bit operator for the LSTM alone.
     eight_bits = lowering == "int8" and layer.operator != "LSTM"
-    return "scan" if reason or lowering == "scan" or (lowering == "auto" and faster) or eight_bits else "fused"
+    asked = lowering == "scan" or (lowering == "auto" and faster) or (lowering == "masked" and layer.packed)
+    return "scan" if reason or asked or eight_bits else "fused"
+
+
+def scans(captured: Captured, lowering: str, *, split_directions: bool = False) -> list[str]:
+    """What each Scan of the graph runs over, in the order of the nodes: a Scan runs one direction of one layer."""
+    kinds = [(layer, chosen(layer, lowering, split_directions=split_directions)) for layer in captured.layers]
+    return [
+        layer.axis
+        for layer, kind in kinds
+        if kind == "scan"
+        for _ in range(layer.num_layers * (2 if layer.bidirectional else 1))
+    ]
 
 
 def _require_fixed(layer: Layer) -> None:
@@ -99,13 +117,23 @@ def _translations(
     return {**numbers.TRANSLATIONS, **written, **others}
 
 
-def write(captured: Captured, path: Path, lowering: str, opset: int | None, *, split_directions: bool = False) -> None:
-    """Write the ONNX model to `path`; weights too large for one file go beside it.
+def write(
+    captured: Captured,
+    path: Path,
+    lowering: str,
+    opset: int | None,
+    *,
+    split_directions: bool = False,
+    ir_version: int | None = None,
+) -> None:
+    """Write the ONNX model to `path`, with this IR version if one is given; large weights go beside it.
 
     Raises:
         ExportError: as `to_onnx`.
     """
     model = to_onnx(captured, lowering, opset, split_directions=split_directions)
+    if ir_version is not None:
+        model.ir_version = ir_version  # nothing in these graphs is newer than their opset
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST else None)
 
@@ -147,6 +175,7 @@ def to_onnx(
         model, onnx_shape_inference=False, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
     )
     optimizer.remove_unused_nodes(model)
+    tidy.join_transpositions(model.graph)
     _name(model, captured.signature)
     return model
 
@@ -177,8 +206,23 @@ def _name(model: ir.Model, signature: Signature) -> None:
             value.shape = ir.Shape(
                 size if isinstance(size, int) else axis for size, axis in zip(value.shape, spec.axes, strict=True)
             )
+    _forget(model)
     model.metadata_props[METADATA_KEY] = signature.to_json()
     model.producer_name = "rnn-export"
+
+
+def _forget(model: ir.Model) -> None:
+    """Leave out what the tools note for debugging: three quarters of a small file, with folders of this machine."""
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        for value in [*graph.inputs, *graph.initializers.values()]:
+            value.metadata_props.clear()
+        for node in graph:
+            origin = {key: node.metadata_props[key] for key in ORIGIN if key in node.metadata_props}
+            node.metadata_props.clear()
+            node.metadata_props.update(origin)
+            for value in node.outputs:
+                value.metadata_props.clear()
 
 
 def _separate_outputs(graph: ir.Graph) -> None:

@@ -112,11 +112,12 @@ def _lower(
             product = product if bias is None else op.Add(product, bias)
             # h is as wide as its own weights are; c, where a projection makes h narrower, as wide as the projection is.
             sizes = [r.shape[1], rest[-1].shape[1] if len(rest) % 2 else r.shape[1]]
-            states = [_state(x, given, k, size) for given, size in zip(initial, sizes, strict=False)]
+            alone = layers * directions == 1
+            states = [_state(x, given, k, size, alone) for given, size in zip(initial, sizes, strict=False)]
             if unroll:
                 output, *last = _unrolled(step, product, states, step_weights, x.shape[0], reverse=direction == 1)
             else:
-                output, *last = _scan(step, product, states, step_weights, mask, reverse=direction == 1)
+                output, *last = _scan(step, product, states, step_weights, mask, x.type, reverse=direction == 1)
             outputs.append(output)
             for collected, final in zip(finals, last, strict=True):
                 collected.append(op.Unsqueeze(final, [0]))
@@ -130,21 +131,26 @@ def _mask(x: Any, lengths: Any) -> Any:
     return op.Unsqueeze(op.Less(op.Unsqueeze(steps, [1]), op.Unsqueeze(lengths, [0])), [2])
 
 
-def _state(x: Any, given: Any, k: int, size: int) -> Any:
-    """The initial state (batch, size) of the k-th layer and direction."""
+def _state(x: Any, given: Any, k: int, size: int, alone: bool) -> Any:
+    """The initial state (batch, size) of the k-th layer and direction, which may be the only one."""
     if given is not None:
-        return op.Squeeze(op.Slice(given, [k], [k + 1], [0]), [0])
+        return op.Squeeze(given, [0]) if alone else op.Gather(given, k, axis=0)
     zero = op.CastLike(op.Constant(value_float=0.0), x)
     return op.Expand(zero, op.Concat(op.Shape(x, start=1, end=2), op.Constant(value_ints=[size]), axis=0))
 
 
 def _scan(
-    step: Step, product: Any, states: Sequence[Any], weights: Sequence[Any], mask: Any, *, reverse: bool
+    step: Step, product: Any, states: Sequence[Any], weights: Sequence[Any], mask: Any, kind: Any, *, reverse: bool
 ) -> list[Any]:
     """(output, final states...) of one direction. Past a row's end the states stay and the output is zero."""
     body = _Nodes([], prefix="step.")
-    carried = [ir.Value(name=f"step.state_{k}") for k in range(len(states))]
-    x, inside = ir.Value(name="step.x"), ir.Value(name="step.inside")
+
+    def taken(name: str, kind: Any = kind) -> ir.Value:
+        # OpenVINO takes what has no rank for a scalar.
+        return ir.Value(name=f"step.{name}", type=kind, shape=ir.Shape([None, None]))
+
+    carried = [taken(f"state_{k}") for k in range(len(states))]
+    x, inside = taken("x"), taken("inside", ir.TensorType(ir.DataType.BOOL))
     new = step(body, x, carried, weights)
     output = new[0]
     if mask is not None:

@@ -13,8 +13,10 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .run import run
+from .score import score
 from .serve import serve
 from .triton import triton
+from .tune import tune
 from .verify import verify
 
 
@@ -29,11 +31,12 @@ def group() -> None:
     rnn-export doctor                          what works on this machine
 
     Exit codes: 0 done; 1 the results do not match; 2 wrong usage or bad input;
-    3 the model cannot be exported; 4 the device or a dependency is missing.
+    3 the model cannot be exported; 4 the device or a dependency is missing;
+    5 slower than a benchmark's baseline.
     """
 
 
-for command in (bench, doctor, export, inspect, run, serve, triton, verify):
+for command in (bench, doctor, export, inspect, run, score, serve, triton, tune, verify):
     group.add_command(command)
 
 

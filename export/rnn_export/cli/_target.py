@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -30,6 +31,14 @@ weights = click.option(
     help="A state dict to load into TARGET's model: .safetensors or .pt.",
 )
 """The option that each command with a TARGET has."""
+
+
+def named_size(text: str) -> tuple[str, int]:
+    """An axis and its size from AXIS=N. Raises BadParameter."""
+    axis, _, size = text.partition("=")
+    if not axis or not size.isdigit():
+        raise click.BadParameter(f"{text!r} is no size: give AXIS=N, as in sequence=16", param_hint="--size")
+    return axis, int(size)
 
 
 def arguments(target: str, weights: Path | None) -> dict[str, Any]:
@@ -68,6 +77,18 @@ def arguments(target: str, weights: Path | None) -> dict[str, Any]:
     if weights is not None:
         load_weights(made["model"], weights)
     return dict(made)
+
+
+def require_writable(path: Path) -> None:
+    """See that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: its folder is not there, or neither it nor the folder can be written to.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}: make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: permission denied: choose another file")
 
 
 def _built_in(name: str) -> Any:

@@ -41,6 +41,12 @@ from . import _target
     metavar="AXIS=N",
     help="Fix an axis to a size, as in sequence=16; can be repeated.",
 )
+@click.option(
+    "--target",
+    "runtime",
+    type=click.Choice(["onnxruntime-1.15", "onnxruntime-web", "openvino", "tensorrt"]),
+    help="The runtime that is to take the ONNX graph (docs/targets.md). Default: today's ONNX Runtime.",
+)
 @click.option("--opset", type=int, help="The ONNX opset. Default: 18.")
 @click.option(
     "--tolerance",
@@ -57,6 +63,7 @@ def export(
     precision: str | None,
     split_directions: bool,
     sizes: tuple[str, ...],
+    runtime: str | None,
     opset: int | None,
     tolerance: float | None,
     overwrite: bool,
@@ -69,7 +76,8 @@ def export(
         "lowering": lowering,
         "precision": precision,
         "split_directions": split_directions or None,
-        "sizes": dict(map(_named_size, sizes)) or None,
+        "sizes": dict(map(_target.named_size, sizes)) or None,
+        "target": runtime,
         "opset": opset,
         "tolerance": tolerance,
         "overwrite": overwrite or None,
@@ -86,13 +94,6 @@ def export(
     if bundle.quantized:
         click.echo(f"\n{bundle.quantized}")
     click.echo(f"\nwrote {output}. Next: rnn-export run {output}")
-
-
-def _named_size(text: str) -> tuple[str, int]:
-    axis, _, size = text.partition("=")
-    if not axis or not size.isdigit():
-        raise click.BadParameter(f"{text!r} is no size: give AXIS=N, as in sequence=16", param_hint="--size")
-    return axis, int(size)
 
 
 export.help = f"{export.help}\n\n{_target.HELP}"

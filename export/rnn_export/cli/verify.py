@@ -66,6 +66,12 @@ def verify(
     """
     import rnn_runtime
 
+    for path in filter(None, (junit, html)):
+        _target.require_writable(path)
+    if html is not None:
+        from rnn_runtime._plots import require
+
+        require()
     command = " ".join(["rnn-export verify", str(bundle), *filter(None, [target])])
     if weights is not None:
         command += f" --weights {weights}"
@@ -102,11 +108,11 @@ def verify(
                 command=command,
                 progress=tell,
             )
-    _write(report, junit, html)
     if as_json:
         click.echo(report.to_json())
     else:
         show(report)
+    _write(report, junit, html)  # last: what was found is told first, whatever becomes of a file
     if not report.passed:
         hint = f". If {target} makes its weights at random, give the exported ones with --weights" if target else ""
         raise rnn_runtime.MismatchError(f"{bundle} does not match: see the table above{hint}", report)

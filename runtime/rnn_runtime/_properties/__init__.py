@@ -11,7 +11,7 @@ from ._run import EFFORTS, Effort, broken, examine
 from ._subject import OutOfDomain, Part, Property, Subject, Trial
 from .determinism import Determinism
 from .empties import Empties
-from .padding import Padding
+from .padding import Padding, reads_padding
 from .rows import Rows
 from .split import Split
 from .state import OmittedState
@@ -28,6 +28,7 @@ __all__ = [
     "Trial",
     "broken",
     "examine",
+    "reads_padding",
 ]
 
 ALONE: tuple[Property, ...] = (Rows(), Split(), Padding(), OmittedState(), Determinism(), Empties())

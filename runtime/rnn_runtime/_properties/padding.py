@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ._draw import Arrays
-from ._subject import Part, Subject, Trial, common
+from ._subject import OutOfDomain, Part, Subject, Trial, common
 
 
 class Padding:
@@ -75,6 +75,58 @@ class Padding:
             else:
                 padded[kept] = own  # of all rows at once
         return other
+
+
+def reads_padding(subject: Subject, lacking: str | None = None) -> list[str]:
+    """What there is to say of rows that are padded to share a batch: one sentence where that changes their results.
+
+    A model without lengths reads padding as data. That is harmless where each step's results come from the steps
+    before it, and wrong where a layer runs backwards or the last step is taken. States are no results of a row here:
+    who carries them knows how many steps were run.
+
+    Args:
+        subject: where it is tried.
+        lacking: of a model with lengths, how it lacks the property `padding`.
+    """
+    if subject.signature.lengths is not None:
+        return [f"padding changes a row's results though the model takes lengths: {lacking}"] if lacking else []
+    if subject.batch is None:
+        return []
+    axes = [axis for axis in subject.signature.axis_names if axis in subject.sequences and axis != subject.batch]
+    return [text for axis in axes if (text := _padded(subject, axis)) is not None]
+
+
+def _padded(subject: Subject, axis: str) -> str | None:
+    """What changes where a few steps of zeros follow all rows along an axis."""
+    states = {pair.output for pair in subject.signature.states}
+    for steps in _STEPS:
+        sizes = {name: steps if name in subject.sequences else _ROWS for name in subject.signature.axis_names}
+        rows = subject.draw(sizes)
+        longer = dict(rows)
+        for spec in subject.signature.inputs:
+            if axis in spec.axes:
+                after = [(0, _MORE if name == axis else 0) for name in spec.axes]
+                longer[spec.name] = np.pad(rows[spec.name], after)
+        try:
+            want, got = subject.attempt(rows), subject.attempt(longer)
+        except OutOfDomain:
+            continue
+        for spec in subject.signature.outputs:
+            found = subject.between(spec.name, *common(got[spec.name], want[spec.name]))
+            if spec.name not in states and not found.passed:
+                return (
+                    f"rows of unequal {axis!r} cannot share a batch by padding: {spec.name!r} of a row of {steps} "
+                    f"changes{f' by {found.error:.2g}' if np.isfinite(found.error) else ''} when {_MORE} steps of "
+                    "zeros follow. Run rows of one length together, or have the model take lengths and pack "
+                    "(pack_padded_sequence), whose lengths then are an input"
+                )
+        return None
+    return None
+
+
+_STEPS = (7, 40)  # a convolution may be wider than the first
+_MORE = 5
+_ROWS = 2
 
 
 def _inside(lengths: np.ndarray, shape: tuple[int, ...], rows: int, along: int) -> np.ndarray:

@@ -127,7 +127,7 @@ def _form(given: Mapping[str, Any]) -> tuple[object, ...] | None:
 def other_rows(signature: Signature, inputs: object, axis: str | None, batch: int) -> int | None:
     """How many rows all inputs agree on, where that is not `batch`; None where it is, or where it is unclear."""
     try:
-        given = _gather(signature, inputs, None, None, [])
+        given: Mapping[str, Any] = _gather(signature, inputs, None, None, [])
         specs = [spec for spec in signature.data_inputs if axis in spec.axes and spec.name in given]
         found = {np.shape(given[spec.name])[spec.axes.index(axis)] for spec in specs}
     except Exception:  # whatever is wrong with the inputs has been found already

@@ -8,11 +8,12 @@ OLDEST_VENV := .venv-oldest
 BENCH_VENV := .venv-bench
 REAL_VENV := .venv-real
 SERVE_VENV := .venv-serve
+RAY_VENV := .venv-ray
 TARGETS_VENV := .venv-targets
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,15 @@ test-cuda: $(CUDA_VENV)/.installed ## run the runtime's tests with onnxruntime-g
 test-serve: $(SERVE_VENV)/.installed ## run the server's tests, with Triton's client and a real Triton (another 600 MB)
 	$(SERVE_VENV)/bin/python -m pytest tests/serve
 
+test-ray: $(RAY_VENV)/.installed ## run the tests on a Ray cluster of two workers, some of which are killed (another 300 MB)
+	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/ray tests/runtime/test_score.py
+ROUNDS ?= 9
+bench: $(BENCH_VENV)/.installed ## measure whole models against their peers and write the tables in benchmarks/README.md; a quiet machine is needed
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --prepare
+	$(BENCH_VENV)/bin/python benchmarks/suite.py --rounds $(ROUNDS)
+	$(BENCH_VENV)/bin/python benchmarks/int8.py
+	$(BENCH_VENV)/bin/python benchmarks/export.py
+
 bench-streaming: $(BENCH_VENV)/.installed ## measure one step of a stream against its peers, and threads; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/streaming.py
 	$(BENCH_VENV)/bin/python benchmarks/threads.py
@@ -51,7 +61,8 @@ bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams;
 	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128
 
 bench-serving: $(SERVE_VENV)/.installed ## measure rnn-export serve and triton beside the obvious servers; a quiet machine is needed
-	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3 --seconds 5
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --streams 200 --seconds 60 --peers websocket
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py
@@ -79,14 +90,14 @@ lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/mypy
 
 clean: ## remove the environments, caches and all that was built
-	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) $(SERVE_VENV) $(TARGETS_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIME_VENV) $(LATEST_VENV) $(CUDA_VENV) $(OLDEST_VENV) $(BENCH_VENV) $(REAL_VENV) $(SERVE_VENV) $(TARGETS_VENV) $(RAY_VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find export models runtime tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # pip first: the one that comes with Python 3.11 knows no --group.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --upgrade pip
-	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export,report]" --group test --group lint
+	$(VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,export,report,score]" --group test --group lint
 	touch $@
 
 # The lower bounds of pyproject.toml; the rest is whatever fits them.
@@ -115,6 +126,12 @@ $(SERVE_VENV)/.installed: pyproject.toml constraints.txt constraints-serve.txt
 	$(SERVE_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(SERVE_VENV)/constraints.txt \
 		--build-constraint constraints.txt --editable ".[cpu,export,serve,triton]" --group test-serve
+	touch $@
+
+$(RAY_VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(RAY_VENV)/bin/python || $(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(RAY_VENV)/bin/python $(PIP_INSTALL) --build-constraint constraints.txt --editable ".[cpu,ray]" --group test-runtime
 	touch $@
 
 # The packages' own dependencies stay out: what a model needs of them is PyTorch and NumPy alone.

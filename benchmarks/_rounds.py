@@ -5,7 +5,9 @@ A process that is not measured waits for a line on its standard input, so that i
 
 import importlib.metadata
 import json
+import os
 import platform
+import select
 import statistics
 import subprocess
 import sys
@@ -16,36 +18,77 @@ from pathlib import Path
 
 def serve(setup: Callable[..., Callable[[], float]], *arguments: str) -> None:
     """The worker's side: `setup` gives a function that runs one round and returns its seconds per unit of work."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints goes to stderr, and not among the answers
+
+    def answer(**content: object) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
     try:
         one_round = setup(*arguments)
-    except ImportError as error:
-        print(json.dumps({"missing": str(error)}), flush=True)
+    except Exception as error:  # a peer that refuses a model is a result too
+        lines = str(error).strip().splitlines() or [""]
+        answer(missing=f"{type(error).__name__}: {lines[0]}")
         return
-    print(json.dumps({"ready": True}), flush=True)
+    answer(ready=True)
     for _ in sys.stdin:
-        print(json.dumps({"seconds": one_round()}), flush=True)
+        answer(seconds=one_round())
 
 
-def measure(script: str, peers: Iterable[str], *arguments: str, rounds: int = 9) -> dict[str, list[float]]:
-    """Seconds of each round for each peer that could be set up: the workers are `script --worker PEER ARGUMENTS`."""
-    workers = {}
-    for peer in peers:
-        command = [sys.executable, script, "--worker", peer, *arguments]
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if json.loads(worker.stdout.readline() or "{}").get("ready"):
-            workers[peer] = worker
-        else:
-            worker.wait()
+def measure(
+    script: str,
+    peers: Iterable[str],
+    *arguments: str,
+    rounds: int = 9,
+    patience: float = 600,
+    missing: dict[str, str] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of each round for each peer that could be set up: the workers are `script --worker PEER ARGUMENTS`.
+
+    Peers that could not be, or were not within `patience` seconds, are put into `missing` with the reason.
+    """
+    commands = {peer: [sys.executable, script, "--worker", peer, *arguments] for peer in peers}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    workers = {peer: subprocess.Popen(command, **pipes) for peer, command in commands.items()}
+    end = time.monotonic() + patience
+    missing = {} if missing is None else missing
+    for peer, worker in list(workers.items()):
+        late = not select.select([worker.stdout], [], [], max(0.0, end - time.monotonic()))[0]
+        answer = {"missing": f"not ready within {patience:.0f} s"} if late else _answer(worker)
+        if "missing" in answer:
+            missing[peer] = answer["missing"]
+            print(f"{peer} is left out: {missing[peer]}", file=sys.stderr)
+            workers.pop(peer).kill()
+            worker.communicate()
     found = {peer: [] for peer in workers}
     for _ in range(rounds):
         for peer, worker in workers.items():
             worker.stdin.write("\n")
             worker.stdin.flush()
-            found[peer].append(json.loads(worker.stdout.readline())["seconds"])
+            found[peer].append(_answer(worker)["seconds"])
     for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+        worker.communicate()  # closes its input, at which it ends
     return found
+
+
+def _answer(worker: subprocess.Popen) -> dict[str, object]:
+    return json.loads(worker.stdout.readline() or '{"missing": "its process has ended"}')
+
+
+def put(name: str, text: str) -> None:
+    """Write what was measured into README.md, between the marks of this name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    page = Path(__file__).parent / "README.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+
+
+def stale(bundle: Path) -> bool:
+    """Whether a bundle is missing, or older than the exporter."""
+    made = bundle / "manifest.json"
+    sources = (Path(__file__).parent.parent / "export" / "rnn_export").rglob("*.py")
+    return not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in sources)
 
 
 def seconds(run: Callable[[], object], count: int) -> float:
@@ -91,7 +134,7 @@ def machine() -> str:
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     vector = "AVX-512 with VNNI" if "avx512_vnni" in flags else "AVX-512" if "avx512f" in flags else "AVX2"
     versions = []
-    for package in ("onnxruntime", "torch", "openvino", "numpy"):
+    for package in ("onnxruntime", "torch", "openvino", "tract", "numpy"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:

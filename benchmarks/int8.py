@@ -4,11 +4,12 @@ One layer with input = hidden. Time over the faster of our float32 graphs, and t
 float64.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
-from _rounds import machine, medians, session
+from _rounds import machine, medians, put, session, stale
 
 import rnn_export
 
@@ -17,12 +18,21 @@ FOLDER = Path("build/benchmarks/int8")
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    print(machine())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", nargs="*", default=["RNN", "LSTM", "GRU"])
+    parser.add_argument("--hidden", nargs="*", type=int, default=[256, 512, 1024, 1760])
+    chosen = parser.parse_args()
     head = [f"{size}: float32, µs | int8 / float32 | SNR, dB" for size in SIZES]
-    print("\n| cell | hidden | MB | " + " | ".join(head) + " |\n|---|---|---|" + "---|" * 3 * len(SIZES))
-    for cell in ("RNN", "LSTM", "GRU"):
-        for hidden in (256, 512, 1024):
+    lines = [
+        machine(),
+        "",
+        "| cell | hidden | MB | " + " | ".join(head) + " |",
+        "|---|---|---|" + "---|" * 3 * len(SIZES),
+    ]
+    print("\n".join(lines))
+    for cell in chosen.cells:
+        for hidden in chosen.hidden:
+            torch.manual_seed(0)
             model = getattr(torch.nn, cell)(hidden, hidden)
             paths = {}
             for name, options in {
@@ -32,11 +42,14 @@ def main() -> None:
             }.items():
                 paths[name] = FOLDER / f"{cell}-{hidden}-{name}"
                 example = torch.randn(5, 3, hidden)
-                rnn_export.export(model, example, paths[name], formats=["onnx"], overwrite=True, **options)
+                if stale(paths[name]):
+                    rnn_export.export(model, example, paths[name], formats=["onnx"], overwrite=True, **options)
             sessions = {name: session(path / "model.onnx") for name, path in paths.items()}
             sizes = [(paths[name] / "model.onnx").stat().st_size / 1e6 for name in ("fused", "int8")]
             cells = [text for size in SIZES for text in measured(model, sessions, hidden, *size)]
-            print(f"| {cell} | {hidden} | {sizes[0]:.2f} -> {sizes[1]:.2f} | " + " | ".join(cells) + " |", flush=True)
+            lines.append(f"| {cell} | {hidden} | {sizes[0]:.2f} -> {sizes[1]:.2f} | " + " | ".join(cells) + " |")
+            print(lines[-1], flush=True)
+    put("int8", "\n".join(lines))
 
 
 def measured(model, sessions, hidden: int, sequence: int, batch: int) -> list[str]:

@@ -341,6 +341,19 @@ async def load(client: Any, ports: dict[str, int], streams: int, seconds: float,
     return latencies
 
 
+def alone(bundle: Path, streams: int, hidden: int) -> float:
+    """Steps per second of the model without a network: one batch of all streams, one step at a time."""
+    import rnn_runtime
+
+    stream = rnn_runtime.load(bundle, threads=1).stream(batch=streams)
+    x, took = np.zeros((streams, 1, hidden), np.float32), []
+    for _ in range(400):
+        began = time.perf_counter()
+        stream.push(x)
+        took.append(time.perf_counter() - began)
+    return streams / statistics.median(took[100:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--streams", type=int, default=64)
@@ -358,6 +371,7 @@ def main() -> None:
         )
         subprocess.run([sys.executable, "-c", code], check=True)
         known = sequences(bundle, options.hidden)
+        rate_alone = alone(bundle, options.streams, options.hidden)
         found: dict[str, list[tuple[float, float, float]]] = {peer: [] for peer in options.peers}
         for _ in range(options.rounds):
             for peer in options.peers:
@@ -367,6 +381,7 @@ def main() -> None:
                 p50, p99 = np.percentile(np.array(took) * 1e3, (50, 99))
                 found[peer].append((len(took) / options.seconds, float(p50), float(p99)))
     print(f"{options.streams} streams of an LSTM {options.hidden}, {options.rounds} rounds of {options.seconds:g} s\n")
+    print(f"The model alone, one batch of {options.streams} on one thread: {rate_alone:.0f} steps/s\n")
     print("| server | steps/s | p50 ms | p99 ms |\n|---|---|---|---|")
     for peer in options.peers:
         rate, p50, p99 = (statistics.median(column) for column in zip(*found[peer], strict=True))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._metrics import Percentiles, PoolMetrics
     from ._pool import PoolStream, StreamPool
     from ._report import Check, Divergence, Report, Row, Series
+    from ._score import Scored, score
     from ._verify import verify
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "Report",
     "Result",
     "Row",
+    "Scored",
     "Series",
     "Signature",
     "StateSpec",
@@ -64,6 +66,7 @@ __all__ = [
     "StreamPool",
     "TensorSpec",
     "load",
+    "score",
     "verify",
 ]
 
@@ -74,6 +77,7 @@ _LATER = {
     **dict.fromkeys(("PoolStream", "StreamPool"), "_pool"),
     **dict.fromkeys(("Percentiles", "PoolMetrics"), "_metrics"),
     **dict.fromkeys(("Check", "Divergence", "Report", "Row", "Series"), "_report"),
+    **dict.fromkeys(("Scored", "score"), "_score"),
     "verify": "_verify",
 }
 

@@ -60,10 +60,79 @@ def other_rows(signature: Signature, inputs: object, axis: str | None, batch: in
     try:
         given = _gather(signature, inputs, None, None, [])
         specs = [spec for spec in signature.data_inputs if axis in spec.axes and spec.name in given]
-        found = {np.shape(given[spec.name])[spec.axes.index(axis)] for spec in specs}
+        shapes: list[tuple[int, ...]] = [np.asarray(given[spec.name]).shape for spec in specs]
+        found = {shape[spec.axes.index(str(axis))] for shape, spec in zip(shapes, specs, strict=True)}
     except Exception:  # whatever is wrong with the inputs has been found already
         return None
     return next(iter(found)) if len(found) == 1 and found != {batch} and found != {0} else None
+
+
+class Forms:
+    """Arrays by name, dtype and shape that `make` took as they were: the same again need no check.
+
+    Any number of threads may share one. Models with lengths have none, since their values are checked too.
+
+    Attributes:
+        outputs: the names of the graph's outputs, in order.
+    """
+
+    _MOST = 64  # forms, after which it starts anew: an app whose lengths vary has many
+
+    def __init__(self, signature: Signature) -> None:
+        self.outputs = [spec.name for spec in signature.outputs]
+        self._signature = signature
+        self._names = [spec.name for spec in signature.data_inputs]
+        # Beside each form, the states that start as zeros there.
+        self._known: dict[tuple[object, ...], list[tuple[str, tuple[int, ...], Any]]] = {}
+
+    def make(self, inputs: object, state: object = None, lengths: object = None) -> dict[str, NDArray[Any]]:
+        """As `make` of this module, in any order.
+
+        Raises:
+            InputError: as there.
+        """
+        given = None
+        if self._signature.lengths is None and not self._signature.more_lengths and lengths is None:
+            given = _by_name(self._names, inputs, state)
+        form = None if given is None else _form(given)
+        if given is None or form is None:
+            return make(self._signature, inputs, state, lengths)
+        if (zeros := self._known.get(form)) is not None:
+            for name, shape, dtype in zeros:
+                given[name] = np.zeros(shape, dtype)
+            return given
+        arrays = make(self._signature, inputs, state)
+        if len(self._known) >= self._MOST:
+            self._known.clear()
+        self._known[form] = [(name, a.shape, a.dtype) for name, a in arrays.items() if name not in given]
+        return arrays
+
+
+def _by_name(names: list[str], inputs: object, state: object) -> dict[str, Any] | None:
+    """What is given, in a dict of its own; None where it comes in a rarer form or a name comes twice."""
+    if type(inputs) is np.ndarray and len(names) == 1:
+        given: dict[str, Any] = {names[0]: inputs}
+    elif type(inputs) is dict:
+        given = inputs.copy()
+    else:
+        return None
+    if state is None:
+        return given
+    if type(state) is not dict:
+        return None
+    count = len(given) + len(state)
+    given.update(state)
+    return given if len(given) == count else None
+
+
+def _form(given: Mapping[str, Any]) -> tuple[object, ...] | None:
+    """The name, dtype and shape of each array; None where one is no plain array in C order."""
+    form: list[object] = []
+    for name, array in given.items():
+        if type(array) is not np.ndarray or not array.flags.c_contiguous:
+            return None
+        form += (name, array.dtype, array.shape)
+    return tuple(form)
 
 
 def gather(signature: Signature, inputs: object, state: object = None, lengths: object = None) -> dict[str, object]:

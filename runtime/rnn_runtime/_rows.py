@@ -14,7 +14,7 @@ from ._report import compare
 from ._result import Result
 from ._schedule import Chunk
 from ._signature import Signature, TensorSpec
-from ._start import _batch_axis
+from ._start import batch_axis
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -270,7 +270,7 @@ def _rows_axis(signature: Signature, context: bool) -> str:
         raise InputError("a pool keeps no context of an input: push chunks that begin with it, or use Model.stream")
     if not signature.states:
         raise InputError("the model has no state to carry: export it with state='lift', or run whole sequences")
-    axis = _batch_axis({state.input: signature.input(state.input) for state in signature.states}, {})
+    axis = batch_axis({state.input: signature.input(state.input) for state in signature.states}, {})
     if axis is None:
         raise InputError("the model's states are of a fixed size; a pool needs a batch axis: use Model.stream")
     problems = [

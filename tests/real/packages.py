@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -331,7 +332,9 @@ class SpreadStates(nn.Module):
         return actions, values, log_prob, *states.pi, *states.vf
 
 
-def sb3_policy() -> nn.Module:
+@cache
+def _sb3() -> tuple[Any, ...]:
+    """sb3-contrib's policies and its states, and spaces: made once, since its modules keep the spaces' classes."""
     common = "sb3_contrib.common"
     plain(f"sb3_contrib {common} {common}.recurrent stable_baselines3 stable_baselines3.common")
     base = "stable_baselines3.common"
@@ -351,8 +354,13 @@ def sb3_policy() -> nn.Module:
         preprocessing.is_image_space = lambda *args, **kwargs: False
         preprocessing.preprocess_obs = lambda obs, space, normalize_images=True: obs.float()
         policies, aliases = get(f"{common}.recurrent.policies"), get(f"{common}.recurrent.type_aliases")
-        policy = policies.RecurrentActorCriticPolicy(box(), action(), lambda _: 1e-3, lstm_hidden_size=64)
-    return SpreadStates(policy, aliases.RNNStates)
+    return policies, aliases.RNNStates, box, action
+
+
+def sb3_policy() -> nn.Module:
+    policies, states, box, action = _sb3()
+    policy = policies.RecurrentActorCriticPolicy(box(), action(), lambda _: 1e-3, lstm_hidden_size=64)
+    return SpreadStates(policy, states)
 
 
 def episodes(b: int, t: int) -> tuple[Tensor, ...]:

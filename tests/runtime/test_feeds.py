@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnn_runtime import InputError, LengthsSpec, Signature, StateSpec, TensorSpec
-from rnn_runtime._feeds import make
+from rnn_runtime._feeds import Forms, make
 
 F = np.float32
 X = TensorSpec("x", "float32", ("sequence", "batch", 4))
@@ -264,3 +264,69 @@ def test_lengths_along_a_fixed_axis_are_checked(values: list[int], text: str | N
     else:
         with pytest.raises(InputError, match=text):
             make(signature, feeds)
+
+
+def test_a_form_that_passed_is_taken_as_it_is_and_every_other_is_checked() -> None:
+    forms = Forms(PLAIN)
+    first, second = {"x": x(), "h_0": h()}, {"h_0": h(), "x": 2 * x()}
+    forms.make(first)
+    assert forms.make(second)["x"] is second["x"]
+    for wrong in (
+        {"x": x(), "h_0": h(3)},
+        {"x": x().astype("f8"), "h_0": h()},
+        {"x": x(0), "h_0": h()},
+        {"x": x(), "h": h()},
+    ):
+        for _ in range(2):
+            with pytest.raises(InputError):
+                forms.make(wrong)
+
+
+@pytest.mark.parametrize("inputs", [x(), (x(),), {"x": x()}])
+@pytest.mark.parametrize("state", [None, {}, {"h_0": h()}, {"h_0": np.asfortranarray(h(4)[:, ::2])}])
+def test_forms_make_what_make_makes_however_often(inputs: Any, state: Any) -> None:
+    forms, want = Forms(PLAIN), make(PLAIN, inputs, state)
+    for _ in range(3):
+        found = forms.make(inputs, state)
+        assert found.keys() == want.keys()
+        assert all(np.array_equal(found[name], want[name]) and found[name].flags.c_contiguous for name in want)
+
+
+def test_zeros_are_made_anew_for_each_run_and_the_callers_dict_stays_as_it_was() -> None:
+    forms, inputs = Forms(PLAIN), {"x": x()}
+    runs = [forms.make(inputs)["h_0"] for _ in range(3)]
+    runs[1][:] = 7
+    assert not forms.make(inputs)["h_0"].any()
+    assert list(inputs) == ["x"]
+
+
+def test_a_form_that_passed_does_not_let_a_name_be_given_twice() -> None:
+    forms = Forms(PLAIN)
+    forms.make({"x": x(), "h_0": h()})
+    with pytest.raises(InputError, match="given twice"):
+        forms.make({"x": x(), "h_0": h()}, {"h_0": h()})
+
+
+def test_lengths_are_checked_each_time() -> None:
+    forms = Forms(PACKED)
+    for _ in range(2):
+        forms.make({"x": x(), "h_0": h(), "lengths": np.array([5, 2], np.int32)})
+    with pytest.raises(InputError, match="lengths"):
+        forms.make({"x": x(), "h_0": h(), "lengths": np.array([6, 2], np.int32)})
+
+
+def test_more_lengths_are_checked_each_time() -> None:
+    others = TensorSpec("others", "int64", ("batch",))
+    forms = Forms(Signature((X, others), (), more_lengths=(LengthsSpec("others", "16"),)))
+    for _ in range(2):
+        forms.make({"x": x(), "others": np.array([3, 1])})
+    with pytest.raises(InputError, match=r"others\[0\] is 17"):
+        forms.make({"x": x(), "others": np.array([17, 1])})
+
+
+def test_any_number_of_forms_may_come() -> None:
+    forms = Forms(PLAIN)
+    for sequence in range(1, 200):
+        given = {"x": x(sequence), "h_0": h()}
+        assert forms.make(given)["x"] is given["x"]
+    assert len(forms._known) <= Forms._MOST

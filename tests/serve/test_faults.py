@@ -6,6 +6,8 @@ import contextlib
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -303,6 +305,93 @@ def test_a_websocket_client_that_is_killed_frees_its_stream(strict: Any) -> None
         while b'rnn_streams{model="lstm",version="1"} 0.0' not in strict.request("/metrics")[1]:
             assert time.monotonic() < until
             time.sleep(0.02)
+
+
+CLIENT = """
+import json, sys, threading, urllib.request
+import numpy as np
+import tritonclient.grpc as grpcclient
+from websockets.sync.client import connect
+
+http, grpc = sys.argv[1:]
+chunk = {"name": "input", "datatype": "FP32", "shape": [1, 1, 6], "data": [0.5] * 6}
+going = threading.Barrier(4)
+
+def steps(push):
+    push(True)
+    going.wait()
+    while True:
+        push(False)
+
+def over_http(start):
+    body = json.dumps({"inputs": [chunk], "parameters": {"sequence_id": "http", "sequence_start": start}}).encode()
+    urllib.request.urlopen(f"http://{http}/v2/models/lstm/infer", body).read()
+
+client = grpcclient.InferenceServerClient(grpc)
+x = grpcclient.InferInput("input", [1, 1, 6], "FP32")
+x.set_data_from_numpy(np.full((1, 1, 6), 0.5, np.float32))
+
+def over_grpc(start):
+    client.infer("lstm", [x], sequence_id="grpc", sequence_start=start)
+
+socket = connect(f"ws://{http}/v2/models/lstm/stream")
+
+def over_websocket(start):
+    socket.send(json.dumps({"inputs": [chunk]}))
+    socket.recv()
+
+for push in (over_http, over_grpc, over_websocket):
+    threading.Thread(target=steps, args=(push,), daemon=True).start()
+going.wait()
+print("going", flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_client_that_is_killed_in_mid_sequence_frees_what_it_had(
+    start: Callable[..., Any], models: Path, eager: Callable[..., np.ndarray], make_chunks: Callable[..., Any]
+) -> None:
+    server = start(models / "lstm", "--idle-seconds", "2")
+    for _ in range(2):
+        with bystander(server, eager, make_chunks):
+            client = subprocess.Popen(
+                [sys.executable, "-c", CLIENT, server.http, server.grpc], stdout=subprocess.PIPE, text=True
+            )
+            assert client.stdout is not None
+            with client.stdout:
+                assert client.stdout.readline() == "going\n"
+                client.kill()
+                client.wait(10)
+        until = time.monotonic() + 20
+        while b'rnn_streams{model="lstm",version="1"} 0.0' not in server.request("/metrics")[1]:
+            assert time.monotonic() < until, "a stream of the client that was killed is held"
+            time.sleep(0.05)
+        assert server.request(INFER, body("http"))[0] in (410, 404)
+    assert not [line for line in server.log if line["level"] == "error"]
+
+
+def test_a_grpc_client_that_cancels_ends_its_sequence(start: Callable[..., Any], models: Path) -> None:
+    # A batch waits ten seconds for the stream that is open and does not push.
+    server = start(models / "lstm", "--max-wait-ms", "10000")
+    assert server.request(INFER, body("other", True))[0] == 200
+    made = messages()
+    message = made["ModelInferRequest"](model_name="lstm")
+    given_tensor = message.inputs.add(name="input", datatype="FP32", shape=[1, 1, 6])
+    given_tensor.contents.fp32_contents.extend([0.0] * 6)
+    message.parameters["sequence_id"].string_param = "mine"
+    message.parameters["sequence_start"].bool_param = True
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer", made["ModelInferRequest"].SerializeToString
+        ).future(message)
+        until = time.monotonic() + 10
+        while b'rnn_queued{model="lstm",version="1"} 1.0' not in server.request("/metrics")[1]:
+            assert time.monotonic() < until
+        call.cancel()
+        while (status := server.request(INFER, body("mine"))[0]) == 503:  # its chunk waits still
+            assert time.monotonic() < until
+    assert status == 410
+    assert server.request(INFER, body("other", False, True))[0] == 200  # it is the one open stream again
 
 
 def test_a_full_queue_and_a_full_server(start: Callable[..., Any], models: Path) -> None:

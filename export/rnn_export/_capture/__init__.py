@@ -223,7 +223,7 @@ def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram,
             prepared = at_other_sizes(prepared, error.axes)
             program = trace(prepared)
     except FixedAxes as error:
-        if not error.places:
+        if not error.places and not error.loops:
             raise first or error from None
         with quiet():  # PyTorch warns of its own ways to copy a program
             prepared, module = roll(prepared, error)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -52,36 +53,51 @@ class Fixed(Exception):
 
     Attributes:
         place: the line that did it.
-        symbols: the symbols in the size.
+        size: the size, an expression of SymPy in the tracer's symbols.
     """
 
-    def __init__(self, place: Place, symbols: set[Any]) -> None:
+    def __init__(self, place: Place, size: Any) -> None:
         super().__init__(str(place))
         self.place = place
-        self.symbols = symbols
+        self.size = size
+
+
+@dataclass
+class Watched:
+    """What code of the user's did with symbolic sizes.
+
+    Attributes:
+        raised: what ended the trace; here too, since TorchScript makes an error of its own of any error.
+        compared: lines that compare sizes, each as often as it ran, as `while t < x.shape[1]` does.
+    """
+
+    raised: list[Fixed] = field(default_factory=list)
+    compared: list[Place] = field(default_factory=list)
+
+    @property
+    def repeated(self) -> Place | None:
+        """The line that compared sizes most often, where it did more than once."""
+        found = Counter(self.compared).most_common(1)
+        return found[0][0] if found and found[0][1] > 1 else None
 
 
 @contextmanager
-def watching(model: nn.Module) -> Iterator[list[Fixed]]:
-    """While this lasts, end the trace where a symbolic size becomes a plain number in code of the user's.
-
-    What ended it is in the list too, since TorchScript makes an error of its own of any error.
-    """
-    raised: list[Fixed] = []
+def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
+    """While this lasts, end the trace where a symbolic size becomes a plain number in code of the user's."""
     names = {id(module): name for name, module in model.named_modules()}
     methods = {name: getattr(torch.SymInt, name) for name in ("__index__", "__int__")}
 
-    def stop(size: int, frame: FrameType, symbols: set[Any]) -> None:
-        place = _place(size, frame, names) if symbols else None
+    def stop(size: int, frame: FrameType, expression: Any) -> None:
+        place = _place(size, frame, names) if expression.free_symbols else None
         if place is not None:
-            raised.append(Fixed(place, symbols))
-            raise raised[-1]
+            watched.raised.append(Fixed(place, expression))
+            raise watched.raised[-1]
 
     def note(name: str) -> Any:
         def method(size: torch.SymInt) -> int:
-            symbols = size.node.expr.free_symbols  # before the call, which makes a number of them
+            expression = size.node.expr  # before the call, which makes a number of it
             number: int = methods[name](size)
-            stop(number, sys._getframe(1), symbols)
+            stop(number, sys._getframe(1), expression)
             return number
 
         return method
@@ -95,19 +111,33 @@ def watching(model: nn.Module) -> Iterator[list[Fixed]]:
                 dim = args[place_of_dim] if len(args) > place_of_dim else (kwargs or {}).get("dim", 0)
                 size = args[0].shape[dim]
                 if isinstance(size, torch.SymInt):
-                    stop(size.node.hint, sys._getframe(1), size.node.expr.free_symbols)
+                    stop(size.node.hint, sys._getframe(1), size.node.expr)
+            if func in (Tensor.chunk, torch.chunk):
+                count = args[1] if len(args) > 1 else (kwargs or {}).get("chunks")
+                if isinstance(count, torch.SymInt):
+                    stop(count.node.hint, sys._getframe(1), count.node.expr)
             return func(*args, **(kwargs or {}))
+
+    truth: Callable[[torch.SymBool], bool] = torch.SymBool.__bool__
+
+    def compare(condition: torch.SymBool) -> bool:
+        frame = sys._getframe(1)
+        if not frame.f_code.co_filename.startswith(OURS) and (place := _place(0, frame, names)) is not None:
+            watched.compared.append(place)
+        return truth(condition)
 
     # Tracing tells that an axis was fixed, and not where: the size itself has to tell.
     fixed = {name: note(name) for name in methods}
     for name, method in fixed.items():
         setattr(torch.SymInt, name, method)
+    torch.SymBool.__bool__ = compare  # type: ignore[method-assign]
     try:
         with Iterations():
-            yield raised
+            yield
     finally:
         for name, method in methods.items():
             setattr(torch.SymInt, name, method)
+        torch.SymBool.__bool__ = truth  # type: ignore[method-assign]
 
 
 def _has_sizes(args: tuple[Any, ...], kwargs: Any) -> bool:

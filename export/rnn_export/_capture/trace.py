@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+import sympy
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -23,6 +24,9 @@ from .module import REFUSED, copied, twin
 from .prepare import Prepared
 from .sample import Sampler
 
+Size = int | Callable[[Mapping[str, Any]], Any]
+"""The size of an axis, or how it follows from the sizes of the others."""
+
 
 class FixedAxes(ExportError):
     """The model fixes axes to the traced size, as a Python loop does.
@@ -30,12 +34,18 @@ class FixedAxes(ExportError):
     Attributes:
         axes: their names.
         places: the lines of code that do it.
+        size: the size that became a number, an expression of SymPy in the axes' names; None where it is not known.
+        loops: whether a line did it that ran more than once, comparing sizes, where `places` is empty.
     """
 
-    def __init__(self, text: str, axes: Sequence[str], places: Sequence[fixed.Place]) -> None:
+    def __init__(
+        self, text: str, axes: Sequence[str], places: Sequence[fixed.Place], size: Any = None, *, loops: bool = False
+    ) -> None:
         super().__init__(text)
         self.axes = list(dict.fromkeys(axes))
         self.places = list(dict.fromkeys(places))
+        self.size = size
+        self.loops = loops
 
 
 def at_other_sizes(prepared: Prepared, axes: Sequence[str]) -> Prepared:
@@ -86,14 +96,17 @@ def _larger(prepared: Prepared) -> dict[str, int]:
     return even
 
 
-def trace_fixed(prepared: Prepared, fixed_sizes: Mapping[str, int]) -> ExportedProgram:
-    """The program with some axes fixed to given sizes; a loop over one of them is unrolled.
+def trace_fixed(prepared: Prepared, sizes: Mapping[str, Size]) -> ExportedProgram:
+    """The program with some axes fixed to given sizes, or to what follows from the others; loops are unrolled.
 
     Raises:
         ExportError: the model cannot be traced.
     """
-    inputs = _drawn(prepared, {**prepared.sizes, **fixed_sizes})
-    return _trace_once(prepared, inputs, fixed_axes=set(fixed_sizes))
+    numbers = {axis: size for axis, size in sizes.items() if isinstance(size, int)}
+    follow = {axis: size for axis, size in sizes.items() if not isinstance(size, int)}
+    known = {**prepared.sizes, **numbers}
+    inputs = _drawn(prepared, {**known, **{axis: size(known) for axis, size in follow.items()}})
+    return _trace_once(prepared, inputs, fixed_axes=set(numbers), follow=follow)
 
 
 def _drawn(prepared: Prepared, sizes: Mapping[str, int]) -> list[Tensor]:
@@ -144,6 +157,7 @@ def _trace_once(
     rolled: nn.Module | None = None,
     fixed_axes: Collection[str] = (),
     *,
+    follow: Mapping[str, Size] | None = None,
     whole: bool = False,
 ) -> ExportedProgram:
     names = prepared.names
@@ -151,25 +165,31 @@ def _trace_once(
     dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
     flat = twin(prepared.flat if rolled is None else rolled)
     seen: dict[str, Any] = {}
-    flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes, seen))
-    raised: list[fixed.Fixed] = []
+    flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes, seen, follow or {}))
+    watched = fixed.Watched()
     try:
-        with quiet(), torch.no_grad(), fixed.watching(flat) as raised, Capture(whole=whole):
+        with quiet(), torch.no_grad(), fixed.watching(flat, watched), Capture(whole=whole):
             return torch.export.export(flat, tuple(inputs), dynamic_shapes={"flat": dynamic}, strict=False)
     except ExportError:
         raise
     except Exception as error:
-        if not raised:
-            raise _refusal(error, prepared, inputs) from error
-        symbols = raised[-1].symbols
-        found = {axis: size for axis, size in seen.items() if isinstance(size, torch.SymInt)}
-        fixes = [axis for axis, size in found.items() if size.node._expr.free_symbols & symbols]
+        if not watched.raised:
+            raise _refusal(error, prepared, inputs, watched.repeated) from error
+        size, place = watched.raised[-1].size, watched.raised[-1].place
+        found = {axis: own for axis, own in seen.items() if isinstance(own, torch.SymInt)}
+        # Of axes that were made equal, the size has one symbol, which need not be that of the first.
+        symbols = {axis: own.node._expr.free_symbols | own.node.expr.free_symbols for axis, own in found.items()}
+        fixes = [axis for axis, own in symbols.items() if own & size.free_symbols]
+        named = {symbol: sympy.Symbol(axis, integer=True, positive=True) for axis in fixes for symbol in symbols[axis]}
         owners = [next(name for name in names if axis in axes[name].values()) for axis in fixes]
         said = "; ".join(
             f"{axis!r} of {name!r} became {found[axis].node.hint}" for axis, name in zip(fixes, owners, strict=True)
         )
         raise FixedAxes(
-            f"the model fixes an axis to the traced size: {said}, by {raised[-1].place}", fixes, [raised[-1].place]
+            f"the model fixes an axis to the traced size: {said}, by {place}",
+            fixes,
+            [place],
+            size.subs(named),
         ) from None
 
 
@@ -181,14 +201,25 @@ def _user_line(trace: str) -> str:
     return f"`{code.strip()}`, {file}:{number}" if file else ""
 
 
-def _unify(inputs: tuple[Tensor, ...], names: list[str], axes: axis_map.Axes, seen: dict[str, Any]) -> None:
-    """Tell the tracer that axes of one name have one size, which goes into `seen`."""
+def _unify(
+    inputs: tuple[Tensor, ...],
+    names: list[str],
+    axes: axis_map.Axes,
+    seen: dict[str, Any],
+    follow: Mapping[str, Size],
+) -> None:
+    """Tell the tracer that axes of one name have one size, which goes into `seen`, and how some follow from others."""
     for name, tensor in zip(names, inputs, strict=True):
         for dim, axis in axes[name].items():
             torch._check(tensor.shape[dim] == seen.setdefault(axis, tensor.shape[dim]))
+    for axis, size in follow.items():
+        assert callable(size)
+        torch._check(seen[axis] == size(seen))
 
 
-def _refusal(error: Exception, prepared: Prepared, inputs: Sequence[Tensor]) -> ExportError:
+def _refusal(
+    error: Exception, prepared: Prepared, inputs: Sequence[Tensor], repeated: fixed.Place | None
+) -> ExportError:
     """torch.export's error in the user's terms: inputs and axes by name, and the line of code that it points to."""
     text = str(error)
     names, axes = prepared.names, prepared.axes
@@ -196,6 +227,11 @@ def _refusal(error: Exception, prepared: Prepared, inputs: Sequence[Tensor]) -> 
     if found:
         parts = [(names[int(i)], axes[names[int(i)]][int(dim)], int(size)) for i, dim, size in found]
         said = "; ".join(f"{axis!r} of {name!r} became {size}" for name, axis, size in parts)
+        fixes = [axis for _, axis, _ in parts]
+        if repeated is not None:
+            return FixedAxes(
+                f"the model fixes an axis to the traced size: {said}, by {repeated}", fixes, [], loops=True
+            )
         sizes = {size for _, _, size in parts}
         fixed_elsewhere = [
             f"{name!r} has dimension {dim} of that size with no name"
@@ -206,7 +242,7 @@ def _refusal(error: Exception, prepared: Prepared, inputs: Sequence[Tensor]) -> 
         hint = "; ".join(fixed_elsewhere) or "a size is used as a plain number, or an operator needs it fixed"
         return FixedAxes(
             f"the model fixes an axis to the traced size: {said}. {hint}: name it in `axes` too, or leave the axis out",
-            [axis for _, axis, _ in parts],
+            fixes,
             [],
         )
     if "HigherOrder" in type(error).__name__:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
@@ -13,16 +13,18 @@ from .._capture.trace import FixedAxes, at_other_sizes, trace_fixed
 from .._errors import ExportError
 from . import loops, outline
 from .emit import emit
+from .lengths import Length
 from .loops import Unalike
-from .prove import require_equal
+from .prove import require_equal, whole_numbers
 from .unrolled import normal_form
 
 __all__ = ["LENGTHS", "Rolled", "Unalike", "roll"]
 
-LENGTHS = (6, 7)
-"""The lengths at which the model is unrolled."""
+LENGTHS = (6, 9)
+"""The shortest lengths at which the model is unrolled: of the first axis that its loops go over, and of a second."""
 
-_COMPUTED = "its number of steps is computed of several sizes, such as steps divided by batch, and is no axis by itself"
+WIDEST = 4
+"""The widest stride in which a loop is looked for where it is written in plain numbers."""
 
 
 class Rolled(nn.Module):
@@ -46,71 +48,118 @@ def roll(prepared: Prepared, error: FixedAxes) -> tuple[Prepared, Rolled]:
     Raises:
         ExportError: a loop cannot be rolled; names the line that fixes the axis and the reason.
     """
-    try:
-        if not error.axes:
-            raise Unalike(_COMPUTED)
-        axis = error.axes[0]
-        if len(error.axes) > 1:
-            raise Unalike(f"it goes over {' and '.join(map(repr, error.axes))} at once")
+    first: Unalike | None = None
+    for stride in (1, *_strides(prepared)):
         try:
-            programs = [normal_form(trace_fixed(prepared, {axis: length})) for length in LENGTHS]
+            return _roll(prepared, error, stride)
+        except Unalike as reason:
+            first = first or reason
+            if reason.final:
+                break
+    raise ExportError(
+        f"{error}. The loop cannot be rolled into one scan: {first}. Write it with rnn_export.scan, let a "
+        "recurrent layer run over the axis, or leave the axis out of `axes`"
+    ) from None
+
+
+def _strides(prepared: Prepared) -> list[int]:
+    """In which strides a loop may go: small numbers in the model's code and attributes."""
+    return sorted({number for number in whole_numbers(prepared.flat.model) if 2 <= number <= WIDEST})
+
+
+def _roll(prepared: Prepared, error: FixedAxes, stride: int) -> tuple[Prepared, Rolled]:
+    prepared, lengths, points, programs = _unrolled(prepared, error, stride)
+    rolled = _rolled(programs, points, lengths, _places(prepared))
+    require_equal(prepared, rolled, lengths)
+    return prepared, rolled
+
+
+def _unrolled(
+    prepared: Prepared, error: FixedAxes, stride: int
+) -> tuple[Prepared, list[Length], list[tuple[int, ...]], list[ExportedProgram]]:
+    """The model unrolled at a first point, and at others of which each differs in one length.
+
+    Returns:
+        `prepared`, at other sizes where the model fixes another axis at its own alone; what the loops go over; the
+        points; and the programs.
+    """
+    lengths = [Length.of(error, strides=stride == 1)]
+    moved = False
+    while True:
+        points = _points(len(lengths), stride)
+        try:
+            traces = [
+                trace_fixed(prepared, {length.axis: length.at(n) for length, n in zip(lengths, point, strict=True)})
+                for point in points
+            ]
         except FixedAxes as other:
-            if not other.axes:
-                raise Unalike(_COMPUTED) from None
-            if other.places:
-                raise Unalike(f"another loop goes over {other.axes[0]!r} ({other.places[0]})") from None
-            prepared = at_other_sizes(prepared, other.axes)
-            programs = [normal_form(trace_fixed(prepared, {axis: length})) for length in LENGTHS]
-        rolled = _rolled(programs, _place(prepared, axis))
-        require_equal(prepared, rolled, axis)
-        return prepared, rolled
-    except Unalike as reason:
-        raise ExportError(
-            f"{error}. The loop cannot be rolled into one scan: {reason}. Write it with rnn_export.scan, let a "
-            "recurrent layer run over the axis, or leave the axis out of `axes`"
-        ) from None
+            if not other.places and not moved:
+                prepared, moved = at_other_sizes(prepared, other.axes), True
+                continue
+            another = Length.of(other, strides=stride == 1)
+            if any(another.axis == length.axis for length in lengths) or len(lengths) == len(LENGTHS):
+                where = f" ({other.places[0]})" if other.places else ""
+                raise Unalike(f"another loop goes over {another.number}{where}") from None
+            lengths.append(another)
+            continue
+        return prepared, lengths, points, [normal_form(program) for program in traces]
 
 
-def _place(prepared: Prepared, axis: str) -> tuple[int, int]:
-    """An input that has the axis, and where."""
-    return next(
-        (k, dim) for k, name in enumerate(prepared.names) for dim, other in prepared.axes[name].items() if other == axis
-    )
+def _points(count: int, stride: int) -> list[tuple[int, ...]]:
+    """A first point, and for each length others with more of it, in strides as many as tell them apart."""
+    first = tuple(LENGTHS[k] * stride for k in range(count))
+    more = range(1, 2 * stride if stride > 1 else 2)
+    return [first, *((*first[:k], first[k] + j, *first[k + 1 :]) for k in range(count) for j in more)]
 
 
-def _rolled(programs: Sequence[ExportedProgram], where: tuple[int, int]) -> Rolled:
-    reasons: list[str] = []
+def _places(prepared: Prepared) -> dict[str, tuple[int, int]]:
+    """For each axis an input that has it, and where."""
+    return {
+        axis: (k, dim)
+        for k, name in reversed(list(enumerate(prepared.names)))
+        for dim, axis in prepared.axes[name].items()
+    }
+
+
+def _rolled(
+    programs: Sequence[ExportedProgram],
+    points: Sequence[tuple[int, ...]],
+    lengths: Sequence[Length],
+    places: Mapping[str, tuple[int, int]],
+) -> Rolled:
+    reasons: list[Unalike] = []
     found: list[list[loops.Loop]] = []
-    for program, length in zip(programs, LENGTHS, strict=True):
+    for program, point in zip(programs, points, strict=True):
         signature = program.graph_signature
         held = {
             *signature.inputs_to_parameters,
             *signature.inputs_to_buffers,
             *signature.inputs_to_lifted_tensor_constants,
         }
-        loops_here, why = loops.find(program.graph, held, length)
+        loops_here, why = loops.find(program.graph, held, point)
         found.append(loops_here)
         reasons += why
     # What repeats as often at both lengths is no loop over the axis, and stays as it is.
-    growing = _growing(*found)
-    if not growing[0]:
-        raise Unalike(reasons[0] if reasons else "its steps do not all do the same")
-    first, second = (outline.outline(p.graph, g) for p, g in zip(programs, growing, strict=True))
+    growing = _growing(found)
+    if not all(growing):
+        raise reasons[0] if reasons else Unalike("its steps do not all do the same")
+    outlines = [outline.outline(p.graph, own) for p, own in zip(programs, growing, strict=True)]
     try:
-        items = outline.fit(first.items, second.items, *LENGTHS)
-        output = outline.fit(first.output, second.output, *LENGTHS)
+        items = outline.fit([one.items for one in outlines], points)
+        output = outline.fit([one.output for one in outlines], points)
     except Unalike as error:
-        raise Unalike(reasons[0] if reasons else str(error)) from None
+        raise (reasons[0] if reasons else error) from None
     user_inputs = programs[0].graph_signature.user_inputs
-    fitted = outline.Outline(items, output, first.sources)
-    return Rolled(emit(programs[0], fitted, (user_inputs[where[0]], where[1])))
+    fitted = outline.Outline(items, output, outlines[0].sources)
+    axes = {axis: (user_inputs[k], dim) for axis, (k, dim) in places.items()}
+    return Rolled(emit(programs[0], fitted, lengths, axes))
 
 
-def _growing(a: list[loops.Loop], b: list[loops.Loop]) -> tuple[list[loops.Loop], list[loops.Loop]]:
-    """The loops whose number of steps grows with the length; both lists in the order of the programs."""
-    counts = [{_place_of(loop): len(loop.steps) for loop in found} for found in (a, b)]
-    constant = {place for place, count in counts[0].items() if counts[1].get(place) == count}
-    return tuple([loop for loop in found if _place_of(loop) not in constant] for found in (a, b))  # type: ignore[return-value]
+def _growing(found: Sequence[Sequence[loops.Loop]]) -> list[list[loops.Loop]]:
+    """The loops whose number of steps follows a length; each list in the order of its program."""
+    counts = [{_place_of(loop): len(loop.steps) for loop in own} for own in found]
+    constant = {place for place, count in counts[0].items() if all(other.get(place) == count for other in counts[1:])}
+    return [[loop for loop in own if _place_of(loop) not in constant] for own in found]
 
 
 def _place_of(loop: loops.Loop) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import fx
 
 from .loops import Unalike, aten
+from .outline import Quotient
 
 Path = tuple[Any, ...]
 
@@ -214,14 +215,20 @@ def at_path(value: Any, path: Path) -> Any:
 def with_tensor(target: Any) -> Any:
     """The form of an operator that takes a tensor where this one takes a plain number."""
     packet = target.overloadpacket
-    name = {"Scalar": "Tensor", "Tensor": "Tensor", "Tensor_Scalar": "Tensor_Tensor"}.get(target._overloadname)
+    name = {
+        "Scalar": "Tensor",
+        "Tensor": "Tensor",
+        "Tensor_Scalar": "Tensor_Tensor",
+        "Scalar_Tensor": "Tensor",
+        "Scalar_self": "Tensor",
+    }.get(target._overloadname)
     if name is None or name not in packet.overloads():
         raise Unalike(f"a step uses its number in {packet}")
     return getattr(packet, name)
 
 
 def counts(value: Any) -> bool:
-    """Whether a step's own number is among the arguments."""
+    """Whether a step's own number is among the arguments, or another that has to be a tensor."""
     if isinstance(value, tuple | list):
-        return (len(value) == 3 and value[0] == "count") or any(map(counts, value))
-    return isinstance(value, dict) and counts(list(value.values()))
+        return (len(value) == 4 and value[0] == "count") or any(map(counts, value))
+    return isinstance(value, Quotient) or (isinstance(value, dict) and counts(list(value.values())))

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
+from .body import counts, with_tensor
+from .lengths import Length, computed
 from .loops import Loop, Unalike, aten
-from .outline import Affine, Outline
-from .scans import EmittedLoop, Values, as_affine, plus
+from .outline import Affine, Outline, Quotient
+from .scans import EmittedLoop, Values, as_affine, plus, quotient
 
 
-def emit(program: ExportedProgram, fitted: Outline, where: tuple[str, int]) -> fx.GraphModule:
-    """A module for any length.
+def emit(
+    program: ExportedProgram, fitted: Outline, lengths: Sequence[Length], axes: Mapping[str, tuple[str, int]]
+) -> fx.GraphModule:
+    """A module for any lengths.
 
     Args:
         program: one of the unrolled programs.
         fitted: what holds at any length; its sources are nodes of `program`.
-        where: the name of the program's placeholder that has the length, and the dimension.
+        lengths: what the numbers in it follow.
+        axes: for each axis the name of a placeholder of the program that has it, and the dimension.
     """
-    return Emitter(program, fitted, where).run()
+    return Emitter(program, fitted, lengths, axes).run()
 
 
 class Emitter:
-    def __init__(self, program: ExportedProgram, fitted: Outline, where: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        program: ExportedProgram,
+        fitted: Outline,
+        lengths: Sequence[Length],
+        axes: Mapping[str, tuple[str, int]],
+    ) -> None:
         self.program = program
         self.fitted = fitted
+        self.lengths = lengths
+        self.axes = axes
         self.nodes = {node.name: node for node in program.graph.nodes}
         self.graph = fx.Graph()
         self.v = Values(self.graph)
         self.root = nn.Module()
         self.inputs: dict[str, fx.Node] = {}
         self._bind()
-        self.n = self.v.add(aten.sym_size.int, self.inputs[where[0]], where[1])
+        self.known_lengths: dict[int, fx.Node] = {}
         self.made: dict[int, Any] = {}  # item -> node, or the loop as it was emitted
         self.wanted: dict[int, dict[tuple[int, Any], None]] = {}  # loop -> values that are taken from it, in order
         self.taken: dict[tuple[int, int, Any], list[Any]] = {}  # value of a loop -> the steps at which it is taken
@@ -107,11 +120,23 @@ class Emitter:
         if args and isinstance(args[0], tuple) and args[0][0] == "list":
             dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
             return self._join(target, args[0][1], dim)
+        target = with_tensor(target) if counts((args, kwargs)) else target
         return self.v.add(target, *map(self.argument, args), **self.argument(kwargs))
+
+    def length(self, number: int) -> fx.Node:
+        """The node of a length."""
+        if number not in self.known_lengths:
+            expression = self.lengths[number].number
+            named = {axis: self.axes[axis] for axis in (symbol.name for symbol in expression.free_symbols)}
+            sizes = {axis: self.v.add(aten.sym_size.int, self.inputs[name], dim) for axis, (name, dim) in named.items()}
+            self.known_lengths[number] = computed(expression, sizes, self.v.add)
+        return self.known_lengths[number]
 
     def argument(self, value: Any) -> Any:
         if isinstance(value, Affine):
-            return self.v.affine(value, self.n)
+            return self.v.affine(value, self.length)
+        if isinstance(value, Quotient):
+            return quotient(self.v, value, self.length)
         if isinstance(value, tuple) and value and value[0] in ("input", "item", "step", "read"):
             return self.value(value)
         if isinstance(value, tuple | list):
@@ -214,16 +239,20 @@ class Emitter:
 
     def _stretch(self, node: fx.Node, dim: int, start: Any, move: int, count: Any) -> fx.Node:
         """`count` entries along a dimension, from `start` on or from there backward."""
-        if move not in (1, -1):
-            raise Unalike("a loop goes through the sequence in strides")
+        step = abs(move)
         begin = self.argument(start)
-        if move == -1:  # the last `count` up to `start`, in reverse
+        if step > 1:  # from the first of `count` entries to just after the last
+            count = self._plus(self._times(self._minus(count, 1), step), 1)
+        if move < 0:  # the last `count` up to `start`, in reverse
             end = self.v.add(operator.add, begin, 1) if isinstance(begin, fx.Node) else begin + 1
             begin = self._minus(end, count)
         else:
             end = self._plus(begin, count)
-        node = self.v.add(aten.slice.Tensor, node, dim, begin, end)
-        return self.v.add(aten.flip.default, node, [dim]) if move == -1 else node
+        node = self.v.add(aten.slice.Tensor, node, dim, begin, end, *([step] if step > 1 else []))
+        return self.v.add(aten.flip.default, node, [dim]) if move < 0 else node
+
+    def _times(self, a: Any, b: int) -> Any:
+        return a * b if isinstance(a, int) else self.v.add(operator.mul, a, b)
 
     def _plus(self, a: Any, b: Any) -> Any:
         if isinstance(a, int) and isinstance(b, int):
@@ -265,14 +294,15 @@ class Emitter:
 def _difference(a: Any, b: Any) -> int:
     """The difference of two numbers, which has to be the same at any length."""
     x, y = as_affine(a), as_affine(b)
-    if x.factor != y.factor or x.offset < y.offset:
+    whole, rest = divmod(x.offset - y.offset, x.divisor)
+    if (x.factors, x.divisor) != (y.factors, y.divisor) or whole < 0 or rest:
         raise Unalike("what the steps take does not go with the number of steps")
-    return x.offset - y.offset
+    return whole
 
 
 def _width(start: Any, end: Any) -> int | None:
     x, y = as_affine(start), as_affine(end)
-    return y.offset - x.offset if x.factor == y.factor else None
+    return y.offset - x.offset if x.factors == y.factors and x.divisor == y.divisor == 1 else None
 
 
 def _moves(moves: Any) -> bool:

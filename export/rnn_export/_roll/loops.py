@@ -27,7 +27,15 @@ FEWEST = 4
 
 
 class Unalike(Exception):
-    """The pieces of a run are no steps of one loop; says why."""
+    """The pieces of a run are no steps of one loop; says why.
+
+    Attributes:
+        final: other lengths would show nothing else.
+    """
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,11 @@ class Each:
 
 @dataclass(frozen=True)
 class Count:
-    """A number that grows with the step: factor * step + start."""
+    """A number that grows with the step, factor * step + start, or one over that."""
 
     factor: int | float
     start: int | float
+    inverse: bool = False
 
 
 @dataclass
@@ -92,30 +101,30 @@ class Loop:
         return [node for node in self.steps[len(self.steps) // 2] if node is not None]
 
 
-def find(graph: fx.Graph, held: Collection[str], length: int) -> tuple[list[Loop], list[str]]:
+def find(graph: fx.Graph, held: Collection[str], lengths: Sequence[int]) -> tuple[list[Loop], list[Unalike]]:
     """The loops of a graph in normal form, and why runs that look like loops are none.
 
     Args:
         graph: of the model unrolled at `length`.
         held: the names of its placeholders that hold weights and constants.
-        length: the size of the axis that the loops go over.
+        lengths: what their numbers of steps follow.
     """
-    return _Finder(graph, held, length).run()
+    return _Finder(graph, held, lengths).run()
 
 
 class _Finder:
-    def __init__(self, graph: fx.Graph, held: Collection[str], length: int) -> None:
+    def __init__(self, graph: fx.Graph, held: Collection[str], lengths: Sequence[int]) -> None:
         self.graph = graph
-        self.length = length
+        self.lengths = lengths
         self.numbers = value_numbers(graph)
         self.tokens: dict[fx.Node, int] = {}
         seen: dict[Any, int] = {}
         self.core = [node for node in graph.nodes if is_work(node)]
         for node in self.core:
             self.tokens[node] = seen.setdefault(_token(node, held), len(seen))
-        self.reasons: list[str] = []
+        self.reasons: dict[str, Unalike] = {}
 
-    def run(self) -> tuple[list[Loop], list[str]]:
+    def run(self) -> tuple[list[Loop], list[Unalike]]:
         loops: list[Loop] = []
         todo = [self.core]
         while todo:
@@ -127,18 +136,19 @@ class _Finder:
                     loops.append(loop)
                     todo += [nodes[:first], [n for n in nodes[first:last] if not self._in(loop, n)], nodes[last:]]
                     break
-        return loops, list(dict.fromkeys(self.reasons))
+        return loops, list(self.reasons.values())
 
     def _in(self, loop: Loop, node: fx.Node) -> bool:
         return any(node in step for step in loop.steps)
 
     def _loop(self, nodes: list[fx.Node], run: range, period: int) -> tuple[Loop, int, int] | None:
         """A loop among `nodes` whose run of like tokens is `run`, and where in `nodes` it begins and ends."""
-        times, rest = divmod(len(run) // period, self.length)
-        if times > 1 and rest == 0:
-            # As many like pieces in each step, or as many loops one after another.
-            whole = self._loop(nodes, run, times * period)
-            return whole or self._loop(nodes, run[: self.length * period], period)
+        for length in self.lengths:
+            times, rest = divmod(len(run) // period, length)
+            if times > 1 and rest == 0:
+                # As many like pieces in each step, or as many loops one after another.
+                whole = self._loop(nodes, run, times * period)
+                return whole or self._loop(nodes, run[: length * period], period)
         chain = self._backward(nodes, list(run), period)
         for skip in range(min(2 * period, len(chain) - 3 * period) + 1):
             try:
@@ -148,7 +158,7 @@ class _Finder:
                 loop = self._unified(nodes, steps)
             except Unalike as error:
                 if skip == 0:
-                    self.reasons.append(str(error))
+                    self.reasons.setdefault(str(error), error)
                 continue
             places = [nodes.index(n) for step in loop.steps for n in step if n is not None]
             return loop, min(places), max(places) + 1
@@ -323,7 +333,9 @@ class _Unifier:
         for position in range(len(self.steps[0])):
             shapes = [_shapes(node) for step in self.steps if (node := step[position]) is not None]
             if any(shape != shapes[1] for shape in shapes[2:]):
-                raise Unalike("a step takes what all steps before it gave: a tensor grows from step to step")
+                raise Unalike(
+                    "a step takes what all steps before it gave: a tensor grows from step to step", final=True
+                )
             if shapes[0] != shapes[1]:
                 raise Unalike("its first step is of another shape than the rest")
 
@@ -342,7 +354,7 @@ class _Unifier:
         first = values[0]
         if isinstance(first, tuple | list):
             if any(not isinstance(v, tuple | list) or len(v) != len(first) for v in values):
-                raise Unalike("a step takes what all steps before it gave: a list grows from step to step")
+                raise Unalike("a step takes what all steps before it gave: a list grows from step to step", final=True)
             made = [self._form([v[i] for v in values], top=top) for i in range(len(first))]
             return tuple(made) if isinstance(first, tuple) else made
         if isinstance(first, dict):
@@ -356,9 +368,10 @@ class _Unifier:
         if all(type(v) is type(first) and v == first for v in values):
             return first
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-            factor = values[1] - values[0]
-            if all(math.isclose(v, values[0] + factor * k, rel_tol=1e-12, abs_tol=1e-15) for k, v in enumerate(values)):
-                return Count(factor, values[0])
+            if _is_line(values):
+                return Count(values[1] - values[0], values[0])
+            if all(values) and _is_line(inverses := [1 / v for v in values]):
+                return Count(_rounded(inverses[1] - inverses[0]), _rounded(inverses[0]), inverse=True)
         raise Unalike(f"its steps use different numbers ({', '.join(map(str, values[:4]))}, ...)")
 
     def _value(self, nodes: list[fx.Node]) -> Any:
@@ -391,6 +404,16 @@ class _Unifier:
                 return Carried(position, path, lag, number)
         self.carries.append(key)
         return Carried(position, path, lag, len(self.carries) - 1)
+
+
+def _is_line(values: Sequence[float]) -> bool:
+    factor = values[1] - values[0]
+    return all(math.isclose(v, values[0] + factor * k, rel_tol=1e-12, abs_tol=1e-15) for k, v in enumerate(values))
+
+
+def _rounded(value: float) -> float:
+    """One over one over a whole number is that number."""
+    return float(round(value)) if math.isclose(value, round(value), rel_tol=1e-12) else value
 
 
 def _shapes(node: fx.Node) -> list[str]:

@@ -7,6 +7,7 @@ to be equal.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,10 +23,92 @@ JOINS = {aten.stack.default, aten.cat.default}
 
 @dataclass(frozen=True)
 class Affine:
-    """A number that follows the length n: factor * n + offset."""
+    """A number that follows the lengths: (the sum of factor * length, + offset) // divisor.
 
-    factor: int
+    Attributes:
+        factors: (number of a length, factor), of which none is 0.
+        offset: what does not follow.
+        divisor: 1 in most cases; more where a loop goes through an axis in strides.
+    """
+
+    factors: tuple[tuple[int, int], ...]
     offset: int
+    divisor: int = 1
+
+    @classmethod
+    def fit(cls, values: Sequence[int], points: Sequence[tuple[int, ...]]) -> Affine:
+        """The rule that gives these values at these lengths.
+
+        Raises:
+            Unalike: there is none.
+        """
+        first = points[0]
+        moved = {
+            unit: [
+                (point[unit], value) for point, value in zip(points, values, strict=True) if _alone(first, point, unit)
+            ]
+            for unit in range(len(first))
+        }
+        factors = []
+        for unit, pairs in moved.items():
+            (n, a), (m, b) = pairs[:2]
+            factor, rest = divmod(b - a, m - n)
+            if rest:
+                break
+            if factor:
+                factors.append((unit, factor))
+        else:
+            offset = values[0] - sum(factor * first[unit] for unit, factor in factors)
+            found = cls(tuple(factors), offset)
+            if all(found.at(point) == value for point, value in zip(points, values, strict=True)):
+                return found
+        for unit, pairs in moved.items():
+            for divisor in range(2, len(pairs) // 2 + 1):
+                factor = pairs[divisor][1] - pairs[0][1]
+                least = [divisor * value - factor * length for length, value in pairs]
+                found = cls(((unit, factor),), max(least), divisor)
+                if all(found.at(point) == value for point, value in zip(points, values, strict=True)):
+                    return found
+        shown = ", ".join(f"{value} at {'by'.join(map(str, p))}" for value, p in zip(values, points, strict=True))
+        raise Unalike(f"a size follows the length by no plain rule ({shown})")
+
+    def at(self, point: Sequence[int]) -> int:
+        return (sum(factor * point[unit] for unit, factor in self.factors) + self.offset) // self.divisor
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """A number with a point: top / (length + offset), as t / T grows by 1 / T from step to step."""
+
+    top: float
+    unit: int
+    offset: int
+
+    @classmethod
+    def fit(cls, values: Sequence[float], points: Sequence[tuple[int, ...]]) -> Quotient:
+        """The rule that gives these values at these lengths.
+
+        Raises:
+            Unalike: there is none.
+        """
+        for unit, n in enumerate(points[0]):
+            m, b = next((p[unit], v) for p, v in zip(points, values, strict=True) if p[unit] != n)
+            if b == values[0]:
+                continue
+            offset = (b * m - values[0] * n) / (values[0] - b)
+            found = cls(values[0] * (n + round(offset)), unit, round(offset))
+            if all(
+                math.isclose(found.top / (p[unit] + found.offset), v, rel_tol=1e-12)
+                for p, v in zip(points, values, strict=True)
+                if p[unit] + found.offset
+            ):
+                return found
+        raise Unalike("a number follows the length by no plain rule")
+
+
+def _alone(first: tuple[int, ...], point: tuple[int, ...], unit: int) -> bool:
+    """Whether two points differ in one length at most."""
+    return all(a == b for k, (a, b) in enumerate(zip(first, point, strict=True)) if k != unit)
 
 
 @dataclass
@@ -68,14 +151,10 @@ class _Outliner:
         needs = {
             key: {id(self._unit(leaf)) for leaf in _leaves(unit)} & set(units) - {key} for key, unit in units.items()
         }
-        place = {
-            key: order[unit] if isinstance(unit, fx.Node) else order[unit.model_step[0]] for key, unit in units.items()
-        }
         first = {
             key: order[unit] if isinstance(unit, fx.Node) else min(order[n] for n in unit.steps[0] if n)
             for key, unit in units.items()
         }
-        del place
         waiting = sorted(units, key=lambda key: first[key])
         while waiting:
             ready = next((key for key in waiting if not needs[key]), None)
@@ -131,7 +210,7 @@ class _Outliner:
         if isinstance(value, Each):
             return ("each", value.number)
         if isinstance(value, Count):
-            return ("count", value.factor, value.start)
+            return ("count", value.factor, value.start, value.inverse)
         return value
 
     def _value(self, node: fx.Node) -> Any:
@@ -187,6 +266,8 @@ def _segments(values: list[Any]) -> list[Any]:
 
 
 _SHORTEST_RUN = 3
+_WIDEST = 16
+"""The widest stride in which a loop goes."""
 
 
 def _stride(a: Any, b: Any) -> Any:
@@ -194,10 +275,12 @@ def _stride(a: Any, b: Any) -> Any:
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         if len(a) != len(b):
             return None
+        if a and a[0] in ("input", "item", "step") and a[:4] != b[:4]:
+            return None  # another value, and not the same one of another step
         parts = [_stride(x, y) for x, y in zip(a, b, strict=True)]
         return None if any(part is None for part in parts) else tuple(parts)
     if _is_number(a) and _is_number(b):
-        return b - a if abs(b - a) <= 1 else None
+        return b - a if abs(b - a) <= _WIDEST else None
     return () if type(a) is type(b) and a == b else None
 
 
@@ -205,26 +288,33 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def fit(a: Any, b: Any, n: int, m: int) -> Any:
-    """One outline out of two, of the lengths n and m: numbers that differ follow the length.
+def fit(parts: Sequence[Any], points: Sequence[tuple[int, ...]]) -> Any:
+    """One outline out of those of several lengths: numbers that differ follow the lengths.
+
+    Args:
+        parts: the same part of each outline.
+        points: the lengths of each.
 
     Raises:
-        Unalike: they differ in more than numbers, or a number follows the length in another way.
+        Unalike: they differ in more than numbers, or a number follows the lengths by no plain rule.
     """
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        if len(a) != len(b):
-            raise Unalike("another length of the sequence gives other operations, apart from the number of steps")
-        made = [fit(x, y, n, m) for x, y in zip(a, b, strict=True)]
-        return tuple(made) if isinstance(a, tuple) else made
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return {key: fit(a[key], b[key], n, m) for key in a}
-    if _is_number(a) and _is_number(b):
-        if a == b:
-            return a
-        factor, rest = divmod(b - a, m - n)
-        if rest:
-            raise Unalike(f"a size is {a} at length {n} and {b} at length {m}, which follows no plain rule")
-        return Affine(factor, a - factor * n)
-    if type(a) is type(b) and a == b:
-        return a
-    raise Unalike("another length of the sequence gives other operations, apart from the number of steps")
+    first = parts[0]
+    kind = tuple if isinstance(first, tuple) else list
+    if isinstance(first, tuple | list):
+        if any(not isinstance(part, tuple | list) or len(part) != len(first) for part in parts):
+            raise Unalike(_OTHERS)
+        return kind(fit(part, points) for part in zip(*parts, strict=True))
+    if isinstance(first, dict):
+        if any(not isinstance(part, dict) or part.keys() != first.keys() for part in parts):
+            raise Unalike(_OTHERS)
+        return {key: fit([part[key] for part in parts], points) for key in first}
+    if all(type(part) is type(first) and part == first for part in parts):
+        return first
+    if all(map(_is_number, parts)):
+        return Affine.fit(parts, points)
+    if all(isinstance(part, float) and part for part in parts):
+        return Quotient.fit(parts, points)
+    raise Unalike(_OTHERS)
+
+
+_OTHERS = "another length of the sequence gives other operations, apart from the number of steps"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from .._capture.module import REFUSED, float64, wide_copy
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
 from .._quiet import quiet
+from .lengths import Length
 from .loops import Unalike
 
 LENGTHS = (1, 2, 3, 13, 64)
@@ -22,8 +23,8 @@ TOLERANCE = 1e-6
 """Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
 
 
-def require_equal(prepared: Prepared, rolled: nn.Module, axis: str) -> None:
-    """Run both in float64 at several lengths of the axis.
+def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> None:
+    """Run both in float64 at several lengths of the axes that loops go over.
 
     One of them is beyond every whole number in the model's code and attributes: a loop that does something else from
     some step on, or stops there, shows.
@@ -32,10 +33,10 @@ def require_equal(prepared: Prepared, rolled: nn.Module, axis: str) -> None:
         Unalike: they differ.
     """
     model, other = wide_copy(prepared.flat), wide_copy(rolled)
-    longest = max([LONG, *(number + 2 for number in _numbers(prepared.flat.model) if number + 2 <= LONGEST)])
+    longest = max([LONG, *(number + 2 for number in whole_numbers(prepared.flat.model) if number + 2 <= LONGEST)])
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
-    for length in (*LENGTHS, longest):
-        drawn = sampler.draw({**prepared.sizes, axis: length}, seed=length)
+    for point, rest in _trials(longest, lengths):
+        drawn = sampler.draw(_sizes(prepared, lengths, point, rest), seed=point[0])
         inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
             try:
@@ -46,9 +47,37 @@ def require_equal(prepared: Prepared, rolled: nn.Module, axis: str) -> None:
                 got = other(*(tensor.clone() for tensor in inputs))
             except REFUSED as error:
                 reason = str(error).strip().splitlines()[0]
-                raise Unalike(f"the loop of {length} steps is another one than that of few ({reason})") from None
+                raise Unalike(f"the loop of {_said(point)} steps is another one than that of few ({reason})") from None
         if not all(_equal(a, b) for a, b in zip(want, got, strict=True)):
-            raise Unalike(f"the loop of {length} steps does something else than that of few")
+            raise Unalike(f"the loop of {_said(point)} steps does something else than that of few")
+
+
+def _points(longest: int, count: int) -> list[tuple[int, ...]]:
+    """The lengths to try, short ones of one axis with long ones of another."""
+    if count == 1:
+        return [(length,) for length in (*LENGTHS, longest)]
+    pairs = zip(LENGTHS, reversed(LENGTHS), strict=True)
+    return [*pairs, (LENGTHS[0], LENGTHS[0]), (longest, LENGTHS[2]), (LENGTHS[2], longest)]
+
+
+def _trials(longest: int, lengths: Sequence[Length]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The lengths to try, and by how much the axes are larger than that needs."""
+    points = _points(longest, len(lengths))
+    yield from ((point, 0) for point in points)
+    rests = sorted({rest for length in lengths for rest in length.rests})
+    yield from ((point, rest) for rest in rests for point in points[:-1])
+
+
+def _said(point: tuple[int, ...]) -> str:
+    return " and ".join(map(str, point))
+
+
+def _sizes(prepared: Prepared, lengths: Sequence[Length], point: tuple[int, ...], rest: int) -> dict[str, int]:
+    sizes = dict(prepared.sizes)
+    for length, steps in zip(lengths, point, strict=True):
+        size = length.at(steps)
+        sizes[length.axis] = (size if isinstance(size, int) else size(sizes)) + (rest if rest in length.rests else 0)
+    return sizes
 
 
 def _equal(want: Tensor, got: Tensor) -> bool:
@@ -61,7 +90,7 @@ def _equal(want: Tensor, got: Tensor) -> bool:
     return bool(torch.allclose(want, got.to(want.dtype), rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
-def _numbers(model: nn.Module) -> Iterator[int]:
+def whole_numbers(model: nn.Module) -> Iterator[int]:
     """The whole numbers in the attributes and the code of a model's modules."""
     for module in model.modules():
         if type(module).__module__.startswith("torch.nn."):

@@ -8,6 +8,7 @@ all steps at once does; everything else becomes a part of a scan.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +17,17 @@ from torch import Tensor, fx, nn
 from .._capture import leaves, scan_leaf
 from .batched import Known, Raised, arguments_over_steps, operator_over_steps
 from .body import CELLS, Body, Path, Work, at_path, counts, mapped, taken_apart, with_tensor
+from .lengths import computed
 from .loops import Loop, Unalike, aten
-from .outline import Affine
+from .outline import Affine, Quotient
 
 if TYPE_CHECKING:
     from .emit import Emitter
 
 Place = tuple[int, Path]
+
+FILLS = {aten.full.default}
+"""Operators whose number, where it is a step's own, is written as a tensor that is expanded."""
 
 _LEAVES = {"LSTM": leaves.lstm, "GRU": leaves.gru, "tanh": leaves.rnn_tanh, "relu": leaves.rnn_relu}
 
@@ -39,12 +44,16 @@ class Values:
         node.meta.update(self.meta)
         return node
 
-    def affine(self, value: Any, n: fx.Node) -> Any:
-        """A number that may follow the length, as a number or a node."""
+    def affine(self, value: Any, length: Callable[[int], fx.Node]) -> Any:
+        """A number that may follow the lengths, as a number or a node."""
         if not isinstance(value, Affine):
             return value
-        product = n if value.factor == 1 else self.add(operator.mul, n, value.factor)
-        return self.add(operator.add, product, value.offset) if value.offset else product
+        total: Any = None
+        for unit, factor in value.factors:
+            product = length(unit) if factor == 1 else self.add(operator.mul, length(unit), factor)
+            total = product if total is None else self.add(operator.add, total, product)
+        total = self.add(operator.add, total, value.offset) if value.offset else total
+        return total if value.divisor == 1 else self.add(operator.floordiv, total, value.divisor)
 
 
 class EmittedLoop:
@@ -57,7 +66,7 @@ class EmittedLoop:
         self.each_segments = each
         self.count = count
         # A loop that may have no step at length 1 makes one more in vain, since a scan has one or more.
-        self.extra = -count.offset if isinstance(count, Affine) and count.factor == 1 and count.offset < 0 else 0
+        self.extra = _missing(count)
         self.total = plus(count, self.extra)
         self.each: dict[int, Known] = {}
         self.known: dict[Place, Known] = {}
@@ -117,7 +126,7 @@ class EmittedLoop:
         return not _has_steps(args) or arguments_over_steps(self._target(work), args, work.meta) is not None
 
     def _target(self, work: Work) -> Any:
-        return with_tensor(work.target) if counts(work.args) else work.target
+        return with_tensor(work.target) if counts(work.args) and work.target not in FILLS else work.target
 
     def _promise(self, form: Any) -> Any:
         """A value as it will be known, before it is there."""
@@ -137,7 +146,7 @@ class EmittedLoop:
             if len(initial) != 1:
                 raise _Unknown
             return Known(nowhere, True, at_path(self.body.works[position].meta, path))
-        if kind == "count" and not isinstance(form[1], Affine) and not isinstance(form[2], Affine):
+        if kind == "count":
             return Known(nowhere, True, self._number())
         raise _Unknown
 
@@ -173,7 +182,7 @@ class EmittedLoop:
         if kind == "carried":
             return self.before(form[1])
         count = self.v.add(aten.arange.default, self.e.argument(self.total))
-        return Known(counted(self.v, count, form[1], form[2]), True, self._number())
+        return Known(counted(self.v, count, *form[1:], length=self.e.length), True, self._number())
 
     def one_of_each(self, number: int) -> Known:
         if number not in self.each:
@@ -256,8 +265,12 @@ class EmittedLoop:
             over = arguments_over_steps(target, args, work.meta)
             assert over is not None
             target, args = operator_over_steps(target), [self._raised(a, work.meta) for a in over]
-        node = self.v.add(target, *_nodes(args), **_nodes(kwargs))
+        node = self.v.add(target, *_nodes(args, self.number), **_nodes(kwargs, self.number))
         self.known[(group[0], ())] = Known(node, steps, work.meta)
+
+    def number(self, value: Any) -> Any:
+        """A number that may follow the lengths, as a node."""
+        return quotient(self.v, value, self.e.length) if isinstance(value, Quotient) else self.e.argument(value)
 
     def _raised(self, value: Any, result: Any) -> Any:
         if not isinstance(value, Raised):
@@ -391,7 +404,7 @@ class EmittedLoop:
             step = plus(step, 1)
         if last and not self.extra:
             return self.v.add(aten.select.int, stacked, 0, -1)
-        return self.v.add(aten.select.int, stacked, 0, self.v.affine(step, self.e.n))
+        return self.v.add(aten.select.int, stacked, 0, self.e.argument(step))
 
 
 class _Unknown(Exception):
@@ -417,19 +430,27 @@ def _has_steps(value: Any) -> bool:
     return isinstance(value, tuple | list) and any(map(_has_steps, value))
 
 
-def _nodes(value: Any) -> Any:
+def _nodes(value: Any, number: Callable[[Any], Any]) -> Any:
     if isinstance(value, Known):
         return value.node
     if isinstance(value, dict):
-        return {key: _nodes(item) for key, item in value.items()}
-    return [_nodes(item) for item in value] if isinstance(value, tuple | list) else value
+        return {key: _nodes(item, number) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_nodes(item, number) for item in value]
+    return number(value) if isinstance(value, Affine | Quotient) else value
 
 
 def plus(a: Any, b: Any) -> Any:
     """The sum of two numbers that may follow the length."""
     x, y = as_affine(a), as_affine(b)
-    factor, offset = x.factor + y.factor, x.offset + y.offset
-    return Affine(factor, offset) if factor else offset
+    if (x.divisor != 1 and y.factors) or (y.divisor != 1 and x.factors):
+        raise Unalike("it goes in strides in several ways")
+    divisor = max(x.divisor, y.divisor)
+    units = dict.fromkeys(unit for unit, _ in (*x.factors, *y.factors))
+    sums = [(unit, dict(x.factors).get(unit, 0) + dict(y.factors).get(unit, 0)) for unit in sorted(units)]
+    factors = tuple((unit, factor) for unit, factor in sums if factor)
+    offset = x.offset * (divisor // x.divisor) + y.offset * (divisor // y.divisor)
+    return Affine(factors, offset, divisor) if factors else offset
 
 
 def minus_one(a: Any) -> Any:
@@ -439,7 +460,13 @@ def minus_one(a: Any) -> Any:
 
 def as_affine(value: Any) -> Affine:
     """A number as one that may follow the length."""
-    return value if isinstance(value, Affine) else Affine(0, value)
+    return value if isinstance(value, Affine) else Affine((), value)
+
+
+def _missing(count: Any) -> int:
+    """How many steps a loop lacks to have one or more at length 1."""
+    at_one = count.at([1] * (count.factors[-1][0] + 1)) if isinstance(count, Affine) else count
+    return max(0, 1 - int(at_one))
 
 
 class Step:
@@ -454,6 +481,7 @@ class Step:
         self.outer: dict[str, tuple[fx.Node, Known]] = {}
         self.values: dict[int, fx.Node] = {}
         self.tensors: list[tuple[fx.Node, Any]] = []
+        self.lengths: dict[int, fx.Node] = {}
 
     def carry(self, number: int, lag: int, meta: Any) -> None:
         """Take a state; of a lag above one, those of all steps between."""
@@ -486,11 +514,21 @@ class Step:
                 self.outer[key] = (self._placeholder(f"outer_{len(self.outer)}", value.meta), value)
         for form in forms:
             if form[0] == "always" and str(form) not in self.outer:
-                closure += self._size_source(owner.e.meta(form[1]))
+                for symbol in owner.e.meta(form[1]).node.expr.free_symbols:
+                    closure += self._size_source(symbol)
+        for unit in sorted({unit for work in works for unit in _units((work.args, work.kwargs))}):
+            # A tensor as long as the length is tells it.
+            closure.append(Known(owner.v.add(aten.arange.default, owner.e.length(unit)), False, None))
+            self.lengths[unit] = self.graph.placeholder(f"length_{unit}")
         for position, work in zip(self.positions, works, strict=True):
             self.v.meta = {k: work.source.meta[k] for k in ("stack_trace",) if k in work.source.meta}
+            args, kwargs = self._made(work.args), self._made(work.kwargs)
+            if work.target in FILLS and counts(work.args):
+                value = self.v.add(aten.to.dtype, args[1], work.meta.dtype)
+                self.values[position] = self.v.add(aten.expand.default, value, args[0])
+                continue
             call = with_tensor(work.target) if counts((work.args, work.kwargs)) else work.target
-            self.values[position] = self.v.add(call, *self._made(work.args), **self._made(work.kwargs))
+            self.values[position] = self.v.add(call, *args, **kwargs)
         results = []
         for k in carried:
             # A lag of more than one is a row of states, each of which moves up by one.
@@ -520,7 +558,15 @@ class Step:
         raise Unalike(f"a step uses the size {size}, which no input has")
 
     def _made(self, value: Any) -> Any:
-        return mapped(value, self._value)
+        return _nodes(mapped(value, self._value), self._number)
+
+    def _number(self, value: Any) -> Any:
+        return (
+            quotient(self.v, value, self._length) if isinstance(value, Quotient) else self.v.affine(value, self._length)
+        )
+
+    def _length(self, unit: int) -> fx.Node:
+        return self.v.add(aten.sym_size.int, self.lengths[unit], 0)
 
     def _value(self, form: Any) -> Any:
         if str(form) in self.outer:
@@ -531,13 +577,18 @@ class Step:
         if kind == "carried":
             return self.carried[form[1]][0]
         if kind == "count":
-            return self._count(form[1], form[2])
-        size = self.owner.e.meta(form[1])
+            assert self.number is not None
+            return counted(self.v, self.number, *form[1:], length=self._length)
+        expression = self.owner.e.meta(form[1]).node.expr
+        sizes = {symbol.name: self._size(symbol) for symbol in expression.free_symbols}
+        return computed(expression, sizes, self.v.add)
+
+    def _size(self, symbol: Any) -> fx.Node:
         for node, tensor in self.tensors:
             for dim, other in enumerate(tensor.shape):
-                if str(other) == str(size):
+                if str(other) == str(symbol):
                     return self.v.add(aten.sym_size.int, node, dim)
-        raise Unalike(f"a step uses the size {size}, which no tensor in it has")
+        raise Unalike(f"a step uses the size {symbol}, which no tensor in it has")
 
     def _same(self, position: int, path: Path) -> fx.Node:
         node = self.values[position]
@@ -545,16 +596,35 @@ class Step:
             node = self.v.add(part[0], node, *part[1:])
         return node
 
-    def _count(self, factor: Any, start: Any) -> fx.Node:
-        assert self.number is not None
-        if isinstance(factor, Affine) or isinstance(start, Affine):
-            raise Unalike("a step counts from the end of the sequence")
-        return counted(self.v, self.number, factor, start)
 
+def counted(
+    v: Values, number: fx.Node, factor: Any, start: Any, inverse: bool, *, length: Callable[[int], fx.Node]
+) -> fx.Node:
+    """The number factor * number + start, or one over it."""
 
-def counted(v: Values, number: fx.Node, factor: float, start: float) -> fx.Node:
-    """The number factor * number + start."""
-    if isinstance(factor, float) or isinstance(start, float):
+    def value(part: Any) -> Any:
+        return quotient(v, part, length) if isinstance(part, Quotient) else v.affine(part, length)
+
+    if any(isinstance(part, float | Quotient) for part in (factor, start)):
         number = v.add(aten.to.dtype, number, torch.float64)
-    number = number if factor == 1 else v.add(aten.mul.Tensor, number, factor)
-    return v.add(aten.add.Tensor, number, start) if start else number
+    number = number if factor == 1 else v.add(aten.mul.Tensor, number, value(factor))
+    number = v.add(aten.add.Tensor, number, value(start)) if start else number
+    return v.add(aten.reciprocal.default, number) if inverse else number
+
+
+def quotient(v: Values, value: Quotient, length: Callable[[int], fx.Node]) -> fx.Node:
+    """The value of a quotient, a tensor of no dimension."""
+    below = length(value.unit)
+    below = v.add(operator.add, below, value.offset) if value.offset else below
+    number = v.add(aten.scalar_tensor.default, below, dtype=torch.float64)
+    return v.add(aten.mul.Tensor, v.add(aten.reciprocal.default, number), value.top)
+
+
+def _units(value: Any) -> set[int]:
+    """The lengths that numbers among a step's arguments follow."""
+    if isinstance(value, Affine):
+        return {unit for unit, _ in value.factors}
+    if isinstance(value, Quotient):
+        return {value.unit}
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return {unit for part in parts for unit in _units(part)}

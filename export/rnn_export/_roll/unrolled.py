@@ -28,12 +28,47 @@ def normal_form(program: ExportedProgram) -> ExportedProgram:
     for node in list(graph.nodes):
         if "assert" in str(node.target) or "constrain" in str(node.target):
             graph.erase_node(node)
-    for rule in (_drop_idle, by_cells, _read_by_index, _join_writes, _flatten_joins, _drop_idle, _read_parts):
+    _write_out_numbers(program)
+    for rule in (
+        _drop_idle,
+        _zeros_of_inputs,
+        by_cells,
+        _read_by_index,
+        _join_writes,
+        _flatten_joins,
+        _drop_idle,
+        _read_parts,
+    ):
         for node in list(graph.nodes):
             if node.op == "call_function":
                 Rewrite(graph, node).by(rule)
         graph.eliminate_dead_code()
+    for node in graph.nodes:
+        if node.target is aten.view.default:  # what is viewed may lie otherwise in memory once steps are stacked
+            node.target = aten.reshape.default
     return program
+
+
+def _write_out_numbers(program: ExportedProgram) -> None:
+    """Constants of one number, as `torch.tensor(t)` makes in each step, as that number."""
+    constants = program.graph_signature.inputs_to_lifted_tensor_constants
+    for node in list(program.graph.nodes):
+        if node.op != "placeholder" or node.name not in constants:
+            continue
+        value = program.constants[constants[node.name]]
+        if not isinstance(value, Tensor) or value.numel() != 1 or value.dtype not in _WHOLE:
+            continue
+        for user in list(node.users):
+            with program.graph.inserting_before(user):
+                number = program.graph.call_function(
+                    aten.full.default, (list(value.shape), int(value)), {"dtype": value.dtype}
+                )
+            number.meta = {k: v for k, v in user.meta.items() if k in ("stack_trace", "nn_module_stack")}
+            number.meta["val"] = node.meta["val"]
+            user.replace_input_with(node, number)
+
+
+_WHOLE = {torch.int64, torch.int32}
 
 
 class Rewrite:
@@ -95,6 +130,26 @@ def _drop_idle(edit: Rewrite) -> Any:
     if node.target is aten._to_copy.default and like(node, args[0]):
         return args[0]
     return None
+
+
+def _zeros_of_inputs(edit: Rewrite) -> Any:
+    """`zeros_like(h)` of a computed h as zeros that need an input's sizes alone: no step then takes from another."""
+    node, args = edit.node, edit.args
+    if node.target not in _LIKE or len(node.kwargs.keys() - {"pin_memory", "device"}) or args[0].op == "placeholder":
+        return None
+    value = node.meta["val"]
+    inputs = [n for n in edit.graph.nodes if n.op == "placeholder" and isinstance(n.meta.get("val"), Tensor)]
+    typed = next((n for n in inputs if n.meta["val"].dtype == value.dtype), None)
+    sizes: list[Any] = []
+    for size in value.shape:
+        places = [(n, d) for n in inputs for d, other in enumerate(n.meta["val"].shape) if str(other) == str(size)]
+        if not isinstance(size, int) and not places:
+            return None
+        sizes.append(size if isinstance(size, int) else edit.add(aten.sym_size.int, *places[0], val=size))
+    return typed and edit.add(_LIKE[node.target], typed, sizes, val=value)
+
+
+_LIKE = {aten.zeros_like.default: aten.new_zeros.default, aten.ones_like.default: aten.new_ones.default}
 
 
 def _read_by_index(edit: Rewrite) -> Any:

@@ -33,6 +33,14 @@ weights = click.option(
 """The option that each command with a TARGET has."""
 
 
+def named_size(text: str) -> tuple[str, int]:
+    """An axis and its size from AXIS=N. Raises BadParameter."""
+    axis, _, size = text.partition("=")
+    if not axis or not size.isdigit():
+        raise click.BadParameter(f"{text!r} is no size: give AXIS=N, as in sequence=16", param_hint="--size")
+    return axis, int(size)
+
+
 def arguments(target: str, weights: Path | None) -> dict[str, Any]:
     """The keyword arguments of `rnn_export.export` for a target, all but the path.
 

@@ -15,9 +15,11 @@ from .._model import Model, load
 from .._pool import PoolStream, StreamPool
 from .._result import Result
 from .._signature import TensorSpec
+from .._threads import usable
+from ._batcher import Batcher
 from ._faults import Fault
 from ._settings import Settings
-from ._tensors import DATATYPES, Answer, Request, SequenceId
+from ._tensors import DATATYPES, Answer, Arrays, Request, SequenceId
 
 log = logging.getLogger("rnn_runtime.serve")
 
@@ -31,6 +33,7 @@ class Generation:
     Attributes:
         version: counts the bundles of a model that this server has loaded, from "1".
         pool: what its streams run in; None where the model has no state.
+        batcher: what its requests run in where it has none.
         streams: open now.
     """
 
@@ -38,6 +41,7 @@ class Generation:
     model: Model
     pool: StreamPool | None
     stamp: object
+    batcher: Batcher | None = None
     streams: int = 0
     superseded: bool = False
 
@@ -148,8 +152,20 @@ class Served:
         finally:
             self.running -= 1
 
-    def open(self, client: str, on_idle: Callable[[PoolStream], object]) -> tuple[PoolStream, Generation]:
-        """A stream of the newest bundle, for `client`; `close` gives it back.
+    def resume(self, key: SequenceId, client: str, state: Arrays) -> None:
+        """Go on with a sequence that another process had, in place of what there may be of it here.
+
+        Raises:
+            PoolFull: there is no place for it.
+        """
+        if (old := self.sequences.get(key)) is not None:
+            self._end(key, old)
+        self._begin(key, client, bounded=False).stream.state = state
+
+    def open(
+        self, client: str, on_idle: Callable[[PoolStream], object], bounded: bool = True
+    ) -> tuple[PoolStream, Generation]:
+        """A stream of the newest bundle, for `client`; `close` gives it back. `bounded` counts what the client holds.
 
         Raises:
             Fault: the model has no state, or the server or the client may hold no more.
@@ -159,7 +175,7 @@ class Served:
             raise Fault(400, f"{self.name} has no state, so it has no streams: POST whole sequences to /infer")
         if self.draining:
             raise Fault(503, "the server is shutting down, and takes no new sequences")
-        if bound is not None and self._clients[client] >= bound:
+        if bounded and bound is not None and self._clients[client] >= bound:
             raise Fault(429, f"{client} holds {bound} open sequences, as many as one client may: end one first")
         stream = generation.pool.open(on_idle=on_idle)
         generation.streams += 1
@@ -199,7 +215,7 @@ class Served:
         self._free(old)
         log.info("reloaded", extra={"model": self.name, "version": fresh.version})
 
-    def _begin(self, key: SequenceId, client: str) -> OpenSequence:
+    def _begin(self, key: SequenceId, client: str, bounded: bool = True) -> OpenSequence:
         if key in self.sequences:
             raise Fault(
                 409,
@@ -210,7 +226,7 @@ class Served:
         def expire(stream: PoolStream) -> None:  # in the pool's thread
             loop.call_soon_threadsafe(self._expire, key, stream)
 
-        stream, generation = self.open(client, expire)
+        stream, generation = self.open(client, expire, bounded)
         self._expired.pop(key, None)
         sequence = self.sequences[key] = OpenSequence(stream, generation, client)
         return sequence
@@ -251,13 +267,14 @@ class Served:
                 generation.pool.close()  # nothing runs in it, so this takes no time
 
     async def _run(self, generation: Generation, request: Request) -> Result:
-        """A request to a model without state, in a thread. Raises Fault where too many run, or it takes too long."""
+        """A request to a model without state. Raises Fault where too many run, or it takes too long."""
+        assert generation.batcher is not None
         bound = self.settings.max_queue or 4 * self.settings.streams
         if self.running >= bound:
             raise QueueFull(f"{bound} requests wait")
         self.running += 1
         # Its place is free when the run has ended, and not when the client has stopped waiting.
-        run = asyncio.ensure_future(asyncio.to_thread(generation.model.run, request.inputs))
+        run = asyncio.ensure_future(generation.batcher.run(request.inputs))
         run.add_done_callback(self._done)
         try:
             async with asyncio.timeout(self.settings.request_seconds):
@@ -376,7 +393,7 @@ def _open(path: Path, settings: Settings, version: str) -> Generation:
         model.check()
     if _stamp(path) != stamp:
         raise BundleError(f"{path} was replaced while it was read: it is read again")
-    pool = None
+    pool, batcher = None, None
     if model.signature.states:
         pool = StreamPool(
             model,
@@ -385,7 +402,9 @@ def _open(path: Path, settings: Settings, version: str) -> Generation:
             max_queue=settings.max_queue,
             idle_timeout=settings.idle_seconds,
         )
-    return Generation(version, model, pool, stamp)
+    else:
+        batcher = Batcher(model, workers=max(1, usable() // settings.threads))
+    return Generation(version, model, pool, stamp, batcher)
 
 
 def _stamp(path: Path) -> object:

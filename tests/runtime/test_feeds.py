@@ -294,6 +294,15 @@ def test_lengths_are_checked_each_time() -> None:
         forms.make({"x": x(), "h_0": h(), "lengths": np.array([6, 2], np.int32)})
 
 
+def test_more_lengths_are_checked_each_time() -> None:
+    others = TensorSpec("others", "int64", ("batch",))
+    forms = Forms(Signature((X, others), (), more_lengths=(LengthsSpec("others", "16"),)))
+    for _ in range(2):
+        forms.make({"x": x(), "others": np.array([3, 1])})
+    with pytest.raises(InputError, match=r"others\[0\] is 17"):
+        forms.make({"x": x(), "others": np.array([17, 1])})
+
+
 def test_any_number_of_forms_may_come() -> None:
     forms = Forms(PLAIN)
     for sequence in range(1, 200):

@@ -22,6 +22,7 @@ QUICK = [
     *("MaskedOrNot", "ChecksLengths", "PolicyWithDones", "CutByInt", "CleansNan"),
     *("ListLengths", "DictBatch", "SeqWrapper", "RelativeLengths", "CharTagger", "PackedStack", "WritesInPlace"),
     *("DeepSpeech", "KeepsHidden", "OldHabits", "ValidOnly", "Fusion", "NoiseSuppressor", "PositionsAndCasts"),
+    *("SeparationNorm", "Sinc", "ConvRecurrent", "Denoiser"),
 ]
 """One of each way of writing; `make real-models` runs them all."""
 

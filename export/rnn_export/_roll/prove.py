@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from .lengths import Length
 from .loops import Unalike
 
 LENGTHS = (1, 2, 3, 13, 64)
+MOST = 21
+"""Up to this length all are tried, so that what a model does at each nth length, or up to some length, shows."""
 LONG = 257
 LONGEST = 2050
 TOLERANCE = 1e-6
@@ -26,16 +28,17 @@ TOLERANCE = 1e-6
 def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> None:
     """Run both in float64 at several lengths of the axes that loops go over.
 
-    One of them is beyond every whole number in the model's code and attributes: a loop that does something else from
-    some step on, or stops there, shows.
+    Among them are the whole numbers in the model's code and attributes, and one beyond them all: a loop that does
+    something else at some length, at some step or from there on, or stops there, shows, also where later steps forget.
 
     Raises:
         Unalike: they differ.
     """
     model, other = wide_copy(prepared.flat), wide_copy(rolled)
-    longest = max([LONG, *(number + 2 for number in whole_numbers(prepared.flat.model) if number + 2 <= LONGEST)])
+    named = {number for number in whole_numbers(prepared.flat.model) if 0 < number + 2 <= LONGEST}
+    longest = max([LONG, *(number + 2 for number in named)])
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
-    for point, rest in _trials(longest, lengths):
+    for point, rest in _trials(named, longest, lengths):
         drawn = sampler.draw(_sizes(prepared, lengths, point, rest), seed=point[0])
         inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
@@ -60,12 +63,21 @@ def _points(longest: int, count: int) -> list[tuple[int, ...]]:
     return [*pairs, (LENGTHS[0], LENGTHS[0]), (longest, LENGTHS[2]), (LENGTHS[2], longest)]
 
 
-def _trials(longest: int, lengths: Sequence[Length]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The lengths to try, and by how much the axes are larger than that needs."""
+def _trials(named: Collection[int], longest: int, lengths: Sequence[Length]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The lengths to try, and by how much the axes are larger than that needs.
+
+    Args:
+        named: lengths at which the model may do something else, and the steps after which it may.
+        longest: the longest to try.
+        lengths: what loops go over.
+    """
     points = _points(longest, len(lengths))
     yield from ((point, 0) for point in points)
     rests = sorted({rest for length in lengths for rest in length.rests})
-    yield from ((point, rest) for rest in rests for point in points[:-1])
+    yield from ((point, rest) for rest in rests for point in [(0,) * len(lengths), *points[:-1]])
+    others = sorted({*range(1, MOST), *named, *(number + 1 for number in named)} - {0})
+    for k in range(len(lengths)):
+        yield from (((*[LENGTHS[2]] * k, steps, *[LENGTHS[2]] * (len(lengths) - k - 1)), 0) for steps in others)
 
 
 def _said(point: tuple[int, ...]) -> str:

@@ -565,6 +565,37 @@ def test_a_graph_that_depends_on_the_traced_size_is_refused(tmp_path):
     assert names(tmp_path) == []
 
 
+class Compared(Net):
+    """What it computes is another at sizes that are no range."""
+
+    def __init__(self, when, more=1.0):
+        super().__init__()
+        self.when, self.more = when, more
+
+    def forward(self, x):
+        return super().forward(x) + (self.more if self.when(*x.shape[:2]) else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("when", "shape"),
+    [
+        (lambda batch, sequence: sequence == 20, {"sequence": 20}),
+        (lambda batch, sequence: sequence == 700, {"sequence": 700}),
+        (lambda batch, sequence: sequence % 5 == 0, {"sequence": 5}),
+        (lambda batch, sequence: batch == 30, {"batch": 30}),
+    ],
+)
+def test_sizes_that_the_model_compares_are_among_those_that_an_export_is_held_against(tmp_path, when, shape):
+    with pytest.raises(MismatchError) as caught:
+        export(Compared(when), X, tmp_path / "bundle", axes=AXES)
+    assert {tuple((axis, row.shape[axis]) for axis in shape) for row in caught.value.report.rows if not row.passed} == {
+        tuple(shape.items())
+    }
+    assert names(tmp_path) == []
+    bundle = export(Compared(when, more=0.0), X, tmp_path / "bundle", axes=AXES)  # the same on both ways
+    assert any(row.shape.items() >= shape.items() for row in bundle.report.rows)
+
+
 class Random(Net):
     def forward(self, x):
         return super().forward(x) + torch.rand_like(x[..., :3])

@@ -46,12 +46,14 @@ def forks(
             continue
         if any(_fails(guard.expr, symbols, shape) for shape in (*shapes, *found)):
             continue
-        found += next(([shape] for shape in _near(guard.expr, symbols, shapes[-1]) if _fails(guard.expr, symbols, shape)), [])
+        found += next(
+            ([shape] for shape in _near(guard.expr, symbols, shapes[-1]) if _fails(guard.expr, symbols, shape)), []
+        )
     return found
 
 
 def _fails(guard: Any, symbols: Mapping[Any, str], shape: Mapping[str, int]) -> bool:
-    return guard.subs({symbol: shape[axis] for symbol, axis in symbols.items()}) == sympy.false
+    return bool(guard.subs({symbol: shape[axis] for symbol, axis in symbols.items()}) == sympy.false)
 
 
 def _near(guard: Any, symbols: Mapping[Any, str], shape: Mapping[str, int]) -> Iterator[dict[str, int]]:

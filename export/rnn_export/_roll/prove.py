@@ -21,6 +21,8 @@ MOST = 21
 """Up to this length all are tried, so that what a model does at each nth length, or up to some length, shows."""
 LONG = 257
 LONGEST = 2050
+LONGEST_NAMED = 512
+"""Of the numbers in a model's code, up to this one each is tried by itself: longer loops take long."""
 TOLERANCE = 1e-6
 """Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
 
@@ -35,7 +37,7 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
         Unalike: they differ.
     """
     model, other = wide_copy(prepared.flat), wide_copy(rolled)
-    named = {number for number in whole_numbers(prepared.flat.model) if 0 < number + 2 <= LONGEST}
+    named = {number for number in whole_numbers(prepared.flat.model) if 0 < number <= LONGEST - 2}
     longest = max([LONG, *(number + 2 for number in named)])
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
     for point, rest in _trials(named, longest, lengths):
@@ -74,10 +76,14 @@ def _trials(named: Collection[int], longest: int, lengths: Sequence[Length]) -> 
     points = _points(longest, len(lengths))
     yield from ((point, 0) for point in points)
     rests = sorted({rest for length in lengths for rest in length.rests})
-    yield from ((point, rest) for rest in rests for point in [(0,) * len(lengths), *points[:-1]])
-    others = sorted({*range(1, MOST), *named, *(number + 1 for number in named)} - {0})
+    for rest in rests:
+        none = tuple(0 if rest in length.rests else LENGTHS[2] for length in lengths)
+        yield from ((point, rest) for point in (none, *points[:-1]))
+    near = {number + more for number in named if number <= LONGEST_NAMED for more in (0, 1)}
+    others = sorted({*range(1, MOST), *near})
+    middle = (LENGTHS[2],) * len(lengths)
     for k in range(len(lengths)):
-        yield from (((*[LENGTHS[2]] * k, steps, *[LENGTHS[2]] * (len(lengths) - k - 1)), 0) for steps in others)
+        yield from (((*middle[:k], steps, *middle[k + 1 :]), 0) for steps in others)
 
 
 def _said(point: tuple[int, ...]) -> str:
@@ -102,27 +108,40 @@ def _equal(want: Tensor, got: Tensor) -> bool:
     return bool(torch.allclose(want, got.to(want.dtype), rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
-def whole_numbers(model: nn.Module) -> Iterator[int]:
-    """The whole numbers in the attributes and the code of a model's modules."""
+def whole_numbers(model: nn.Module) -> set[int]:
+    """The whole numbers in the attributes and the code of a model's modules, and of what that code calls by name."""
+    found: set[int] = set()
+    todo: list[Any] = []
+    seen: set[int] = set()
     for module in model.modules():
-        if type(module).__module__.startswith("torch.nn."):
-            continue
-        yield from (value for value in vars(module).values() if _is_number(value))
-        for owner in type(module).__mro__:
-            if owner is not nn.Module and not owner.__module__.startswith("torch."):
-                for value in vars(owner).values():
-                    if isinstance(value, types.FunctionType):
-                        yield from _constants(value.__code__)
-                    elif _is_number(value):
-                        yield value
+        if not type(module).__module__.startswith("torch.nn."):
+            todo += vars(module).values()
+            owners = [owner for owner in type(module).__mro__ if owner is not nn.Module]
+            todo += [value for owner in owners if not _is_torch(owner) for value in vars(owner).values()]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, types.MethodType | staticmethod | classmethod):
+            value = value.__func__
+        if _is_number(value):
+            found.add(value)
+        elif isinstance(value, types.FunctionType) and id(value) not in seen and not _is_torch(value):
+            seen.add(id(value))
+            for code in _codes(value.__code__):
+                found.update(filter(_is_number, code.co_consts))
+                todo += [value.__globals__[name] for name in code.co_names if name in value.__globals__]
+    return found
 
 
-def _constants(code: types.CodeType) -> Iterator[int]:
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Code, and that of the functions in it."""
+    yield code
     for value in code.co_consts:
         if isinstance(value, types.CodeType):
-            yield from _constants(value)
-        elif _is_number(value):
-            yield value
+            yield from _codes(value)
+
+
+def _is_torch(owner: Any) -> bool:
+    return str(owner.__module__).partition(".")[0] == "torch"
 
 
 def _is_number(value: Any) -> bool:

@@ -30,7 +30,7 @@ def forks(
         program: the model.
         names: of its inputs.
         axes: the axes of each.
-        shapes: sizes that the program is held against the model at; the last are near the traced ones.
+        shapes: sizes that the program is held against the model at, the traced ones last.
     """
     values = [(name, node.meta["val"]) for name, node in zip(names, user_inputs(program), strict=True)]
     symbols = {
@@ -53,7 +53,10 @@ def forks(
 
 
 def _fails(guard: Any, symbols: Mapping[Any, str], shape: Mapping[str, int]) -> bool:
-    return bool(guard.subs({symbol: shape[axis] for symbol, axis in symbols.items()}) == sympy.false)
+    try:
+        return bool(guard.subs({symbol: shape[axis] for symbol, axis in symbols.items()}) == sympy.false)
+    except ZeroDivisionError:
+        return False  # sizes that the model does not take
 
 
 def _near(guard: Any, symbols: Mapping[Any, str], shape: Mapping[str, int]) -> Iterator[dict[str, int]]:

@@ -70,6 +70,8 @@ def test_a_loop_is_rolled_and_right_at_any_length(tmp_path, name):
         ("RowsByBatch", [(1, 1), (3, 17)]),
         ("UpsamplingOutput", [(1, 1), (3, 17)]),
         ("PositionFeature", [(1, 1), (3, 17)]),
+        ("ClockFeature", [(1, 1), (3, 17)]),
+        ("MaskedByWhere", [(1, 1), (3, 17)]),
     ],
 )
 def test_what_a_loop_goes_over_need_not_be_one_axis_step_by_step(tmp_path, name, sizes):

@@ -61,8 +61,8 @@ bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams;
 	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128
 
 bench-serving: $(SERVE_VENV)/.installed ## measure rnn-export serve and triton beside the obvious servers; a quiet machine is needed
-	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3 --seconds 5
-	$(SERVE_VENV)/bin/python benchmarks/serving.py --streams 200 --seconds 60 --peers websocket
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3 --seconds 5 --write
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --streams 200 --seconds 60 --peers websocket --write
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py

@@ -75,10 +75,12 @@ def _answer(worker: subprocess.Popen) -> dict[str, object]:
     return json.loads(worker.stdout.readline() or '{"missing": "its process has ended"}')
 
 
-def put(name: str, text: str) -> None:
-    """Write what was measured into README.md, between the marks of this name."""
+README = Path(__file__).parent / "README.md"
+
+
+def put(name: str, text: str, page: Path = README) -> None:
+    """Write what was measured into a page, between the marks of this name."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    page = Path(__file__).parent / "README.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
     page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import socket
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _rounds import README, machine, put
 
 Step = Callable[[np.ndarray, bool, bool], Awaitable[np.ndarray]]
 
@@ -361,6 +363,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument(
+        "--write", action="store_true", help="put the figures into the pages that have a place for them"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -380,12 +385,43 @@ def main() -> None:
                     took = asyncio.run(load(client, ports, options.streams, options.seconds, known))
                 p50, p99 = np.percentile(np.array(took) * 1e3, (50, 99))
                 found[peer].append((len(took) / options.seconds, float(p50), float(p99)))
-    print(f"{options.streams} streams of an LSTM {options.hidden}, {options.rounds} rounds of {options.seconds:g} s\n")
-    print(f"The model alone, one batch of {options.streams} on one thread: {rate_alone:.0f} steps/s\n")
-    print("| server | steps/s | p50 ms | p99 ms |\n|---|---|---|---|")
-    for peer in options.peers:
-        rate, p50, p99 = (statistics.median(column) for column in zip(*found[peer], strict=True))
-        print(f"| {PEERS[peer][1]} | {rate:.0f} | {p50:.1f} | {p99:.1f} |")
+    medians = {
+        peer: tuple(statistics.median(column) for column in zip(*rows, strict=True)) for peer, rows in found.items()
+    }
+    text = table(medians, options, rate_alone)
+    print(text)
+    if options.write:
+        for page in (README, README.parent.parent / "docs" / "serving.md"):
+            put(f"serving {options.streams}", text, page)
+
+
+def table(medians: dict[str, tuple[float, ...]], options: argparse.Namespace, rate_alone: float) -> str:
+    """The figures in Markdown, and what follows from them on paper."""
+    lines = [
+        machine(),
+        "",
+        f"{options.streams} streams of an LSTM {options.hidden}, each with its next step when it has the last; medians of "
+        f"{options.rounds} round{'s' * (options.rounds > 1)} of {options.seconds:g} s. The model alone, in one batch of all "
+        f"streams on one thread: {rate_alone:.0f} steps/s.",
+        "",
+        "| server | steps/s | p50 ms | p99 ms |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {PEERS[peer][1]} | {rate:.0f} | {p50:.1f} | {p99:.1f} |" for peer, (rate, p50, p99) in medians.items()
+    ]
+    ours = [rate for peer, (rate, _, _) in medians.items() if PEERS[peer][0] == "serve"]
+    if ours:
+        each, fleet = 10, 10_000  # steps per second of a stream, and streams
+        state = 2 * options.hidden * 4
+        lines += [
+            "",
+            f"On paper, for streams of {each} steps per second: a process carries {max(ours) / each:.0f} of them at the best of "
+            f"these rates, and the model alone {rate_alone / each:.0f}; a fleet of {fleet:,} takes "
+            f"{math.ceil(fleet * each / max(ours))} processes at full load, better twice as many, and holds "
+            f"{fleet * state / 2**20:.0f} MiB of state.",
+        ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from rnn_runtime import Report, Signature
-from rnn_runtime._bundle import ONNX
+from rnn_runtime._bundle import ONNX, STEP
 
 from . import _backends, _lower, _targets
 from ._alone import alone
 from ._capture import Layer, capture, fix
 from ._compare import bundle_tolerance, check_tolerance, compare, require
-from ._inspect import count_operators, inspect
+from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import Quantized, check_precision, measured_tolerance, quantize
 from ._reference import Reference, grid
 from ._seal import check_target, seal, unsealed
@@ -124,6 +124,16 @@ def export(
     """
     path = Path(path)
     formats = check_precision(precision, formats)
+    options = {
+        "formats": list(formats),
+        "precision": precision,
+        "lowering": lowering,
+        "split_directions": split_directions,
+        "sizes": dict(sizes) if sizes else None,
+        "target": target,
+        "opset": opset,
+        "tolerance": tolerance,
+    }
     _lower.check(formats, lowering)
     profile = _targets.find(target, opset, formats)
     if lowering == "auto":
@@ -148,18 +158,30 @@ def export(
             captured = fix(captured, sizes, unroll=lowering == "decomposed")
             reference = Reference(captured.flat, captured.signature, captured.sampler)
         with unsealed(path, overwrite=overwrite) as folder:
-            ir_version = profile.ir_version if profile is not None else None
-            _lower.lower(
-                captured, folder, formats, lowering, opset, split_directions=split_directions, ir_version=ir_version
+            step = _lower.lower(
+                captured,
+                folder,
+                formats,
+                lowering,
+                opset,
+                split_directions=split_directions,
+                # Only large layers gain by 8 bits, and there a Scan costs little; other runtimes take one graph.
+                single_steps=precision != "int8" and target is None,
+                ir_version=profile.ir_version if profile is not None else None,
             )
             graph = folder / ONNX
             if target is not None:
                 _targets.require(target, graph)
             operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
+            if step is not None:
+                inspect_step(captured, folder / STEP, step)
             cases, refused = reference.cases(grid(captured.sizes, captured.sequences))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
-            report = require(compare([*golden, *cases], _backends.found(folder), tolerance), "the export")
+            if step is not None and all(case.sizes[step] != 1 for case in [*golden, *cases]):
+                (folder / STEP).unlink()  # eager PyTorch takes no single step
+                step = None
+            report = require(compare([*golden, *cases], _backends.found(folder, step), tolerance), "the export")
             allowed = bundle_tolerance(golden, tolerance)
             quantized = None
             if precision == "int8":
@@ -171,5 +193,5 @@ def export(
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)
             report = replace(report, warnings=warnings(eager, lacks))
-            seal(folder, captured, report, refused, golden, allowed, operators, lacks, quantized, target)
+            seal(folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step)
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)

@@ -57,6 +57,29 @@ def inspect(captured: Captured, path: Path, lowering: str, *, split_directions: 
     return counts
 
 
+def inspect_step(captured: Captured, path: Path, axis: str) -> None:
+    """Check the graph for single steps in `path`: the model's own inputs and outputs, `axis` being 1.
+
+    Raises:
+        ExportError: the file is not valid ONNX, or its inputs and outputs are others. All that is wrong is named.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        raise ExportError(f"the graph for single steps is not valid ONNX: {str(error).splitlines()[0]}") from error
+    graph = onnx.load(str(path), load_external_data=False).graph
+    found = [_spec(value) for value in [*graph.input, *graph.output]]
+    expected = [
+        TensorSpec(spec.name, spec.dtype, tuple(1 if size == axis else size for size in spec.axes))
+        for spec in (*captured.signature.inputs, *captured.signature.outputs)
+    ]
+    if found != expected:
+        raise ExportError(
+            f"the graph for single steps takes and gives {', '.join(map(str, found))}; expected "
+            f"{', '.join(map(str, expected))}"
+        )
+
+
 def _inferred_outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The outputs as shape inference sees them, where it finds a size that the graph itself declares as dynamic.
 

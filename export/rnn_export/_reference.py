@@ -128,6 +128,8 @@ class Reference:
 def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str, int]]:
     """The sizes that an export is compared at: 1, primes, sizes far above the traced ones, and the traced ones.
 
+    Of an axis that is long in the example, half as much again and twice as much too.
+
     The first axis meets every size of the second; further axes take turns, so that no two axes always agree.
 
     Args:
@@ -137,7 +139,11 @@ def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str
     if not traced:
         return [{}] * FIXED
     ordered = sorted(traced, key=lambda axis: axis in sequences)
-    lists = [LENGTHS if axis in sequences else BATCHES for axis in ordered]
+    lists = [
+        # a model whose example is that long (samples of a wave) may take nothing short
+        (*(LENGTHS if axis in sequences else BATCHES), *((3 * size // 2, 2 * size) if size > LENGTHS[-1] else ()))
+        for axis, size in ((axis, traced[axis]) for axis in ordered)
+    ]
     shapes = []
     for i, first in enumerate(lists[0]):
         for j, second in enumerate(lists[-1] if len(lists) > 1 else [0]):

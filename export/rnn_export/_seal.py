@@ -114,8 +114,9 @@ def seal(
     tolerance: Mapping[str, float],
     operators: Mapping[str, int],
     lacking: Mapping[str, str],
+    options: Mapping[str, Any],
     quantized: Quantized | None = None,
-    target: str | None = None,
+    step: str | None = None,
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
     cases = [
@@ -134,9 +135,10 @@ def seal(
         "lengths": [asdict(spec) for spec in captured.sampler.lengths],
         "decisions": [_decision(decision) for decision in captured.decisions],
         "operators": dict(operators),
+        "options": dict(options),
         "versions": versions(),
+        **({"step": {"axis": step}} if step else {}),
         **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),
-        **({"target": target} if target else {}),
         "tolerance": dict(tolerance),
         "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},
     }

@@ -18,6 +18,7 @@ FORMAT_VERSION = 1
 
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
+STEP = "step.onnx"
 TORCHSCRIPT = "model.pt"
 PT2 = "model.pt2"
 GOLDEN = "golden.npz"
@@ -57,6 +58,7 @@ class Bundle:
         manifest: all of manifest.json.
         tolerance: for each output the largest error allowed, relative to max(1, largest |value|).
         files: the files that the manifest lists.
+        step: the axis that has size 1 in step.onnx, a graph for single steps; None where there is none.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Bundle:
     manifest: dict[str, Any]
     tolerance: dict[str, float]
     files: dict[str, FileSpec]
+    step: str | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -82,7 +85,7 @@ class Bundle:
         except BundleError as error:
             raise BundleError(f"{folder / MANIFEST}: {error}") from None
         tolerance = {spec.name: _tolerance(folder, manifest, spec.name) for spec in signature.outputs}
-        return cls(folder, signature, manifest, tolerance, files)
+        return cls(folder, signature, manifest, tolerance, files, _step(folder, manifest, signature, files))
 
     def read(self, name: str) -> bytes:
         """The bytes of a listed file, which have the size and the hash that the manifest says.
@@ -182,6 +185,15 @@ def _tolerance(folder: Path, manifest: dict[str, Any], output: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         _damaged(folder, f"the tolerance of {output!r} is {str(value)[:40]}")
     return float(min(value, sys.float_info.max))  # an integer may be too large for a float
+
+
+def _step(folder: Path, manifest: dict[str, Any], signature: Signature, files: dict[str, FileSpec]) -> str | None:
+    if "step" not in manifest:
+        return None
+    axis = manifest["step"].get("axis") if isinstance(manifest["step"], dict) else None
+    if STEP not in files or not any(isinstance(axis, str) and axis in spec.axes for spec in signature.data_inputs):
+        _damaged(folder, f"its step is {str(manifest['step'])[:40]}")
+    return str(axis)
 
 
 def _file_spec(folder: Path, name: str, entry: object) -> FileSpec:

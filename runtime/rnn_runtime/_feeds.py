@@ -45,6 +45,10 @@ def make(signature: Signature, inputs: object, state: object = None, lengths: ob
             problems.append(f"the input {spec.name!r} is missing: give it as {spec}")
     problems += sizes.conflicts()
     _check_lengths(signature, arrays, sizes, problems)
+    for lengths in signature.more_lengths:
+        if not problems and lengths.input in arrays:
+            size = int(lengths.axis) if lengths.axis.isdigit() else sizes.get(lengths.axis)
+            problems += _guards.lengths(lengths, arrays[lengths.input], size)
     if not problems:  # what is left out can only be made from what fits
         _fill(signature, arrays, sizes, problems)
     _refuse(problems)
@@ -65,6 +69,7 @@ class Forms:
     def __init__(self, signature: Signature) -> None:
         self.outputs = [spec.name for spec in signature.outputs]
         self._signature = signature
+        self._checked_by_shape = signature.lengths is None and not signature.more_lengths
         self._names = [spec.name for spec in signature.data_inputs]
         # Beside each form, the states that start as zeros there.
         self._known: dict[tuple[object, ...], list[tuple[str, tuple[int, ...], Any]]] = {}
@@ -76,7 +81,7 @@ class Forms:
             InputError: as there.
         """
         given = None
-        if self._signature.lengths is None and lengths is None:
+        if self._checked_by_shape and lengths is None:
             given = _by_name(self._names, inputs, state)
         form = None if given is None else _form(given)
         if given is None or form is None:
@@ -117,6 +122,17 @@ def _form(given: Mapping[str, Any]) -> tuple[object, ...] | None:
             return None
         form += (name, array.dtype, array.shape)
     return tuple(form)
+
+
+def other_rows(signature: Signature, inputs: object, axis: str | None, batch: int) -> int | None:
+    """How many rows all inputs agree on, where that is not `batch`; None where it is, or where it is unclear."""
+    try:
+        given: Mapping[str, Any] = _gather(signature, inputs, None, None, [])
+        specs = [spec for spec in signature.data_inputs if axis in spec.axes and spec.name in given]
+        found = {np.shape(given[spec.name])[spec.axes.index(axis)] for spec in specs}
+    except Exception:  # whatever is wrong with the inputs has been found already
+        return None
+    return next(iter(found)) if len(found) == 1 and found != {batch} and found != {0} else None
 
 
 def gather(signature: Signature, inputs: object, state: object = None, lengths: object = None) -> dict[str, object]:

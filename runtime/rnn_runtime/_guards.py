@@ -74,7 +74,7 @@ def lengths(spec: LengthsSpec, values: NDArray[Any], size: int | None) -> list[s
     limits = f"{spec.minimum} or more"
     if size is not None:
         wrong = wrong | (values > size)
-        limits = f"{spec.minimum} to {size}, the size of {spec.axis!r}"
+        limits = f"{spec.minimum} to {size}" + ("" if spec.axis.isdigit() else f", the size of {spec.axis!r}")
     if not wrong.any():
         if values.size and values.max() <= 0:
             return [f"every one of {spec.input!r} is 0; one row at least has to have a step: leave an empty run out"]

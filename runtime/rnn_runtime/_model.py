@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _external, _feeds, _fork, _guards, _options, _session, _values
+from . import _external, _feeds, _fork, _guards, _options, _session, _steps, _values
 from ._bundle import GOLDEN, ONNX, Bundle
 from ._device import Device, onnxruntime
 from ._errors import BundleError, Error, InputError, MismatchError
@@ -20,6 +21,7 @@ from ._options import Options
 from ._plan import Buffers, buffers
 from ._result import Result
 from ._signature import Signature
+from ._steps import Steps
 from ._stream import Stream
 
 if TYPE_CHECKING:
@@ -70,20 +72,27 @@ def load(
         external = _external.check(model, where)
         for name in external:
             bundle.verify(name)  # refuses a file that the manifest does not list
-        session = _session.create(model, target, threads, where, _size(model, where, external))
+        size = _size(model, where, external)
+        session = _session.create(model, target, threads, where, size)
         signature = bundle.signature
     else:
         bundle = None
         model = _read(where)
         external = _external.check(model, where.parent)
-        session = _session.create(model, target, threads, where.parent, _size(model, where.parent, external))
+        size = _size(model, where.parent, external)
+        session = _session.create(model, target, threads, where.parent, size)
         signature = _session.signature(session, states)
     _session.agree(session, signature)
     left, options = _options.read(signature, constants, context, nan)
     # ONNX Runtime captures and replays CUDA graphs for one thread at a time.
     gate = threading.Lock() if target.graph else nullcontext()
     made = buffers(options.constants, target)
-    return Model(left, str(target), where, session, bundle, target, options, made, _feeds.Forms(left), _gate=gate)
+    steps = None
+    if bundle is not None:
+        steps = _steps.of(bundle.step, left, functools.partial(_steps.sealed, bundle, target, threads, size))
+    return Model(
+        left, str(target), where, session, bundle, target, options, made, _feeds.Forms(left), _steps=steps, _gate=gate
+    )
 
 
 def _size(model: bytes, folder: Path, external: list[str]) -> int:
@@ -125,6 +134,7 @@ class Model:
     _options: Options
     _constants: Buffers
     _forms: _feeds.Forms
+    _steps: Steps | None = None
     _loaded: int = field(default_factory=lambda: _fork.generation)
     _gate: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
@@ -162,14 +172,18 @@ class Model:
 
     def _run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs, from an array for every input that is not constant."""
-        names = self._forms.outputs
+        names, session = self._forms.outputs, self._session_for(feeds)
         try:
             with self._gate:
-                arrays = self._session.run(names, feeds | self._options.constants, _session.apart(self._device))
+                arrays = session.run(names, feeds | self._options.constants, _session.apart(self._device))
         except Exception as error:  # onnxruntime's errors have no base class but Exception
             raise _failed(error) from None
         # An output that is an input lies in the caller's memory.
         return {name: a.copy() if name in feeds else a for name, a in zip(names, arrays, strict=True)}
+
+    def _session_for(self, inputs: Mapping[str, Any]) -> Any:
+        """The session for these inputs, by how many steps they have."""
+        return self._session if self._steps is None else self._steps.session(inputs, self._session)
 
     def _run_values(self, inputs: Any, state: Any, lengths: object) -> dict[str, Any]:
         """All outputs as OrtValues on the model's device, from inputs and states of which some are OrtValues."""
@@ -179,7 +193,8 @@ class Model:
         feeds = _feeds.make(self.signature, stand_ins)
         if self._options.nan == "raise":
             _guards.refuse_nan({name: array for name, array in feeds.items() if name not in values})
-        binding, make = self._session.io_binding(), onnxruntime().OrtValue.ortvalue_from_numpy
+        session, make = self._session_for(feeds), onnxruntime().OrtValue.ortvalue_from_numpy
+        binding = session.io_binding()
         for name, array in feeds.items():
             value = values[name] if name in values else make(array, self._device.kind, self._device.index)
             binding.bind_ortvalue_input(name, value)
@@ -191,7 +206,7 @@ class Model:
         try:
             with self._gate:
                 self._device.synchronize()
-                self._session.run_with_iobinding(binding, _session.apart(self._device))
+                session.run_with_iobinding(binding, _session.apart(self._device))
         except Exception as error:  # onnxruntime's errors have no base class but Exception
             raise error if isinstance(error, Error) else _failed(error) from None
         return dict(zip(names, binding.get_outputs(), strict=True))

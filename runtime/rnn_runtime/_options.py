@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +60,9 @@ def read(
         if problems := _guards.tensor(known[name], arrays[name]):
             raise InputError("; ".join(problems))
     inputs = tuple(spec for spec in signature.inputs if spec.name not in arrays)
-    left = Signature(inputs, signature.outputs, signature.states, signature.lengths)
+    left = replace(
+        signature, inputs=inputs, more_lengths=tuple(x for x in signature.more_lengths if x.input not in arrays)
+    )
     if not left.data_inputs:
         raise InputError("every input is held constant: leave one for `run` and `push` to give")
     return left, Options(arrays, {name: _context(left, name, value) for name, value in (context or {}).items()}, nan)

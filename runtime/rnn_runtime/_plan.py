@@ -82,8 +82,8 @@ class Turn:
 
     __slots__ = ("_binding", "_held", "_names", "_order", "results", "run")
 
-    def __init__(self, model: Model, inputs: Buffers, outputs: Mapping[str, Buffer | None]) -> None:
-        session, device = model._session, model._device
+    def __init__(self, model: Model, session: Any, inputs: Buffers, outputs: Mapping[str, Buffer | None]) -> None:
+        device = model._device
         self._binding = session.io_binding()
         self._held = (inputs, outputs)  # a binding of older versions does not keep the memory that it writes to
         self._order = list(outputs)
@@ -152,12 +152,12 @@ class Plan:
         certain: the sizes of the outputs follow from those of the inputs, by the signature.
     """
 
-    __slots__ = ("_inputs", "_model", "_states", "_sure", "certain", "fixed", "nbytes", "put", "turns")
+    __slots__ = ("_inputs", "_model", "_session", "_states", "_sure", "certain", "fixed", "nbytes", "put", "turns")
 
     def __init__(self, model: Model, inputs: Arrays, states: tuple[Buffers, Buffers], outputs: Arrays) -> None:
         """Buffers for arrays of these shapes; `outputs` are those of a run before."""
         signature = model.signature
-        self._model, self._states = model, states
+        self._model, self._states, self._session = model, states, model._session_for(inputs)
         self._inputs = buffers(inputs, model._device)
         self.put = next(iter(self._inputs.values())).put
         known = {axis for spec in signature.inputs for axis in spec.axes if isinstance(axis, str)}
@@ -187,6 +187,7 @@ class Plan:
         return tuple(
             Turn(
                 model,
+                self._session,
                 inputs | now,
                 {
                     spec.name: later[next_of[spec.name]] if spec.name in next_of else targets[spec.name]

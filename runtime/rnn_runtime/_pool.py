@@ -68,7 +68,7 @@ class StreamPool:
     def __init__(
         self,
         model: Model,
-        capacity: int,
+        capacity: int = 32,
         *,
         max_wait_ms: float = 2.0,
         max_queue: int | None = None,

@@ -14,7 +14,7 @@ from ._report import compare
 from ._result import Result
 from ._schedule import Chunk
 from ._signature import Signature, TensorSpec
-from ._start import _batch_axis
+from ._start import batch_axis
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -76,7 +76,9 @@ class Rows:
         Raises:
             InputError: the chunk does not fit.
         """
-        if type(chunk) is np.ndarray and self._single:
+        if self.signature.more_lengths:
+            pass  # values that have to be looked at each time
+        elif type(chunk) is np.ndarray and self._single:
             known = self._known.get((chunk.shape, chunk.dtype))
             if known is not None:
                 if self._no_nan:
@@ -89,7 +91,15 @@ class Rows:
                 return tuple([array.copy() for array in given]), *known
         self._refuse_lengths(chunk)
         zeros = {name: np.zeros(self._shape(spec, 1), spec.dtype) for name, spec in self._row.items()}
-        feeds = _feeds.make(self.signature, chunk, zeros)
+        try:
+            feeds = _feeds.make(self.signature, chunk, zeros)
+        except InputError as error:
+            rows = _feeds.other_rows(self.signature, chunk, self._axis, 1)
+            if rows is None:
+                raise
+            raise InputError(
+                f"the chunk has {rows} rows along {self._axis!r}; chunks of a pool have batch 1: open a stream for each"
+            ) from error
         arrays = tuple([np.array(feeds[name], order="C") for name, _, _ in self._data])
         self._refuse_nan(arrays)
         if len(self._known) >= _KNOWN:
@@ -260,7 +270,7 @@ def _rows_axis(signature: Signature, context: bool) -> str:
         raise InputError("a pool keeps no context of an input: push chunks that begin with it, or use Model.stream")
     if not signature.states:
         raise InputError("the model has no state to carry: export it with state='lift', or run whole sequences")
-    axis = _batch_axis({state.input: signature.input(state.input) for state in signature.states}, {})
+    axis = batch_axis({state.input: signature.input(state.input) for state in signature.states}, {})
     if axis is None:
         raise InputError("the model's states are of a fixed size; a pool needs a batch axis: use Model.stream")
     problems = [

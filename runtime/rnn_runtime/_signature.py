@@ -59,7 +59,7 @@ class LengthsSpec:
 
     Attributes:
         input: the graph input, an integer tensor of axes ("batch",).
-        axis: the name of the axis that it counts along.
+        axis: the name of the axis that it counts along; of further lengths, its size where that is fixed.
         minimum: the smallest length that is allowed.
         full: the longest row has to fill the axis.
     """
@@ -79,12 +79,14 @@ class Signature:
         outputs: all graph outputs, next states among them.
         states: the pairs that carry state.
         lengths: the input that holds sequence lengths, if there is one.
+        more_lengths: data inputs that hold lengths too, or along an axis of fixed size; their values are checked.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: tuple[StateSpec, ...] = ()
     lengths: LengthsSpec | None = None
+    more_lengths: tuple[LengthsSpec, ...] = ()
 
     def input(self, name: str) -> TensorSpec:
         """The graph input of this name (KeyError if there is none)."""
@@ -116,13 +118,8 @@ class Signature:
             "inputs": [tensor(spec) for spec in self.inputs],
             "outputs": [tensor(spec) for spec in self.outputs],
             "states": [{"input": s.input, "output": s.output, "initial": s.initial} for s in self.states],
-            "lengths": self.lengths
-            and {
-                "input": self.lengths.input,
-                "axis": self.lengths.axis,
-                "minimum": self.lengths.minimum,
-                "full": self.lengths.full,
-            },
+            "lengths": _plain(self.lengths) if self.lengths else None,
+            **({"more_lengths": [_plain(spec) for spec in self.more_lengths]} if self.more_lengths else {}),
         }
 
     def to_json(self) -> str:
@@ -161,17 +158,23 @@ def _read(data: object) -> Signature:
         inputs, outputs = (tuple(_tensor(item) for item in data[key]) for key in ("inputs", "outputs"))
         states = tuple(StateSpec(str(s["input"]), str(s["output"]), str(s["initial"])) for s in data["states"])
         lengths = data["lengths"]
-        if lengths is not None:
-            lengths = LengthsSpec(
-                str(lengths["input"]), str(lengths["axis"]), int(lengths["minimum"]), bool(lengths["full"])
-            )
+        lengths = None if lengths is None else _lengths(lengths)
+        more = tuple(_lengths(item) for item in data.get("more_lengths", ()))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # int(inf) overflows
         raise BundleError(
             f"the signature is damaged: {type(error).__name__}: {error}: export the model again"
         ) from None
-    signature = Signature(inputs, outputs, states, lengths)
+    signature = Signature(inputs, outputs, states, lengths, more)
     _check(signature)
     return signature
+
+
+def _plain(spec: LengthsSpec) -> dict[str, Any]:
+    return {"input": spec.input, "axis": spec.axis, "minimum": spec.minimum, "full": spec.full}
+
+
+def _lengths(item: Any) -> LengthsSpec:
+    return LengthsSpec(str(item["input"]), str(item["axis"]), int(item["minimum"]), bool(item["full"]))
 
 
 def _tensor(item: Any) -> TensorSpec:
@@ -208,11 +211,11 @@ def _check(signature: Signature) -> None:
             problems.append(f"the state {state.input} -> {state.output} changes its rank")
         if state.initial != "zeros":
             problems.append(f"the state {state.input} starts from {state.initial!r}, which is unknown")
-    if signature.lengths:
-        spec = inputs.get(signature.lengths.input)
+    for lengths in filter(None, (signature.lengths, *signature.more_lengths)):
+        spec = inputs.get(lengths.input)
         if spec is None or not np.issubdtype(np.dtype(spec.dtype), np.integer) or len(spec.axes) != 1:
-            problems.append(f"the lengths input {signature.lengths.input!r} is not an integer tensor of rank 1")
-        if signature.lengths.axis not in signature.axis_names:
-            problems.append(f"the lengths count along {signature.lengths.axis!r}, which no input has")
+            problems.append(f"the lengths input {lengths.input!r} is not an integer tensor of rank 1")
+    if signature.lengths and signature.lengths.axis not in signature.axis_names:
+        problems.append(f"the lengths count along {signature.lengths.axis!r}, which no input has")
     if problems:
         raise BundleError("the signature contradicts itself: " + "; ".join(problems))

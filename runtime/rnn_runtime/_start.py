@@ -41,7 +41,7 @@ class Start:
                 "load(..., states={input: output}), or run whole sequences with `run`"
             )
         self.given = given = _given(specs, initial or {})
-        self.axis = axis = _batch_axis(specs, given)
+        self.axis = axis = batch_axis(specs, given)
         self.batch = _checked(batch, axis is not None or bool(context))
         self.states = dict(given)
         self.tails: Arrays = {}
@@ -78,7 +78,7 @@ def _given(specs: Mapping[str, TensorSpec], initial: Mapping[str, ArrayLike]) ->
     return arrays
 
 
-def _batch_axis(specs: Mapping[str, TensorSpec], given: Arrays) -> str | None:
+def batch_axis(specs: Mapping[str, TensorSpec], given: Arrays) -> str | None:
     """The one named axis of the states that start as zeros, or else of those that are given."""
 
     def names(of: list[TensorSpec]) -> list[str]:

@@ -48,7 +48,10 @@ class Stream:
         self._current = 0
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in model.signature.data_inputs}
         # Where a chunk is one array, its shape alone tells how to run it.
-        self._only = next(iter(self._dtypes)) if len(self._dtypes) == 1 and model.signature.lengths is None else None
+        # Lengths beside the first are values that have to be looked at each time.
+        self._checks = bool(model.signature.more_lengths)
+        alone = len(self._dtypes) == 1 and model.signature.lengths is None and not self._checks
+        self._only = next(iter(self._dtypes)) if alone else None
         self._dtype = next(iter(self._dtypes.values()))
         self._counted = _counted(model.signature)
         # An output that is an input under the same name is never written to a buffer of its own.
@@ -213,7 +216,7 @@ class Stream:
     def _inputs(self, chunk: Any, lengths: Any) -> tuple[Arrays, Any]:
         """The checked arrays for all inputs but states, and the shapes of the data inputs."""
         quick = self._quick(chunk)
-        if quick is not None and (lengths is None or self._signature.lengths is not None):
+        if quick is not None and not self._checks and (lengths is None or self._signature.lengths is not None):
             joined = self._tails.join(quick)
             shapes = tuple([array.shape for array in joined.values()])
             if shapes in self._plans:  # then dtypes, ranks and sizes have been found good
@@ -222,7 +225,16 @@ class Stream:
                 if (steps := self._quick_lengths(joined, lengths)) is not None:
                     return {**joined, self._signature.lengths.input: steps}, shapes
         given = self._tails.join(_feeds.gather(self._signature, chunk)) if self._tails else chunk
-        feeds = _feeds.make(self._signature, given, self._start.states, lengths)
+        try:
+            feeds = _feeds.make(self._signature, given, self._start.states, lengths)
+        except InputError as error:
+            rows = _feeds.other_rows(self._signature, given, self._start.axis, self.batch)
+            if rows is None:
+                raise
+            raise InputError(
+                f"the chunk has {rows} rows along {self._start.axis!r}, and this stream has {self.batch}: make it with "
+                f"model.stream(batch={rows})"
+            ) from error
         arrays = {name: array for name, array in feeds.items() if name not in self._start.states}
         return arrays, tuple([arrays[name].shape for name in self._dtypes])
 

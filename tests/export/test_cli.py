@@ -47,6 +47,12 @@ def loop():
 def module():
     return Net()
 
+def keyless():
+    return {"model": Net(), "axes": {"x": {0: "batch"}}}
+
+def modelless():
+    return {"model": "net", "example_inputs": torch.randn(2, 5, 3)}
+
 def number():
     return 5
 
@@ -208,6 +214,8 @@ def test_a_factory_of_ones_own_is_exported(command, factory):
         ("factories:missing", 2, "factories has no function 'missing'"),
         ("factories:constant", 2, "factories has no function 'constant'"),
         ("factories:number", 2, "returns int"),
+        ("factories:keyless", 2, "returns a dict without 'example_inputs': give what rnn_export.export takes"),
+        ("factories:modelless", 2, "returns a dict whose 'model' is a str: give the module"),
         ("factories:raises", 2, "factories:raises fails: ValueError: no data here"),
         ("factories:needs", 2, "It is called without arguments"),
         ("factories:typo", 2, "returns a dict with ['example_input'], which rnn_export.export does not take"),

@@ -120,3 +120,28 @@ def test_a_terminal_gets_a_progress_bar(bundles):
     assert process.returncode == 0
     assert "━" in seen.decode(errors="replace")
     assert "━" not in printed
+
+
+@pytest.mark.parametrize("option", ["--html", "--junit"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(bundles, tmp_path, option):
+    done = run(bundles["gru"].path, "--quick", option, tmp_path / "no" / "r")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"cannot be written: there is no folder {tmp_path / 'no'}" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--html", "--junit"])
+def test_and_what_was_found_is_told_whatever_becomes_of_the_file(bundles, tmp_path, option, monkeypatch, capsys):
+    """A disk that fills up meanwhile."""
+    from rnn_export.cli import main
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    words = ["rnn-export", "verify", str(bundles["gru"].path), "--quick", option, str(tmp_path / "r")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert end.value.code == 2 and "No space left" in said.err
+    assert "determinism" in said.out

@@ -139,7 +139,7 @@ def test_what_a_target_takes_is_written_within_its_bounds(taken, target, case):
     assert not kinds & facts.without
     # A Scan is taken where it is faster, and only by ONNX Runtime.
     assert ("Scan" in kinds) == (case == "rnn" and target.startswith("onnxruntime"))
-    assert json.loads((bundle.path / "manifest.json").read_text())["target"] == target
+    assert json.loads((bundle.path / "manifest.json").read_text())["options"]["target"] == target
     assert bundle.report.passed and rnn_runtime.load(bundle).check().passed
 
 

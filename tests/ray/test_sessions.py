@@ -24,7 +24,7 @@ from ray import serve
 
 import rnn_runtime
 import rnn_runtime.ray
-from rnn_runtime import InputError
+from rnn_runtime import Error, InputError
 from rnn_runtime.ray._sessions import NAMESPACE, owner
 from rnn_runtime.serve import Settings
 
@@ -43,10 +43,8 @@ def serving(port: int, files: Path) -> Iterator[Callable[..., Any]]:
     """Start the application with these settings: what posts one chunk of a sequence to it."""
     made = []
 
-    def start(shards: int, **settings: Any) -> Callable[..., tuple[int, Any]]:
-        app = rnn_runtime.ray.application(
-            files / "rnn.onnx", shards=shards, settings=Settings(**settings), num_cpus=0.2
-        )
+    def start(shards: int, path: Path = files / "rnn.onnx", **settings: Any) -> Callable[..., tuple[int, Any]]:
+        app = rnn_runtime.ray.application(path, name="rnn", shards=shards, settings=Settings(**settings), num_cpus=0.2)
         serve.run(app, name="rnn")
         made.append(app)
         return lambda *arguments, **more: post(port, *arguments, **more)
@@ -125,7 +123,8 @@ def test_sequences_go_on_while_shards_come_and_go(serving: Any, files: Path) -> 
         assert moved and answer == {"shards": count, "moved": moved}
         assert len(after) == count and len(before & after) == min(len(before), count)
         before = after
-    assert len(found) == 24 and all(isinstance(v, float) and v < 1e-6 for v in found.values()), found
+    assert len(found) == 24
+    assert not {k: v for k, v in found.items() if not (isinstance(v, float) and v < 1e-6)}
 
 
 def test_a_killed_shard_is_told_and_the_others_go_on(serving: Any, files: Path, workers: Any) -> None:
@@ -178,6 +177,23 @@ def test_fewer_shards_than_open_sequences_need_are_refused(serving: Any) -> None
     assert shards() == names
     assert [push(k, x, end=True)[0] for k in opened] == [200] * 4
     assert rnn_runtime.ray.scale("rnn", 1) == {"shards": 1, "moved": 0}
+
+
+def test_shards_of_another_model_are_refused_and_those_there_are_go_on(
+    serving: Any, files: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes((files / "rnn.onnx").read_bytes())
+    push, x = serving(1, path), np.full((1, 4), 0.5, np.float32)
+    assert push(5, x, start=True)[0] == 200
+    before = shards()
+    path.write_bytes((files / "packed.onnx").read_bytes())
+    with pytest.raises(Error, match="the bundle was replaced since the application was made"):
+        rnn_runtime.ray.scale("rnn", 2)
+    assert shards() == before
+    status, answer = push(5, x, end=True)
+    expected = rnn_runtime.load(files / "rnn.onnx").run(np.stack([x, x]))["output"][-1]
+    assert status == 200 and np.abs(answer - expected).max() < 1e-6
 
 
 def test_faults_are_those_of_the_server(serving: Any, port: int, files: Path) -> None:

@@ -1278,3 +1278,76 @@ class ReversesRows(nn.Module):
         y, _ = self.forth(x)
         z, _ = self.back(self.reverse(x, n))
         return torch.cat([y, self.reverse(z, n)], -1)
+
+
+@torch.jit.script_if_tracing
+def over_all_but_the_batch(x: Tensor) -> Tensor:
+    dims: list[int] = torch.arange(1, len(x.shape)).tolist()
+    return x.mean(dim=dims, keepdim=True)
+
+
+@likeness(X, lambda b, t: (frames(b, t + 8),))
+class SeparationNorm(nn.Module):
+    """A norm over all but the batch, in a function that tracing compiles; the dimensions are a list of a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = nn.GRU(5, 6, batch_first=True, bidirectional=True), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.out(self.rnn(x)[0])
+        mean = over_all_but_the_batch(y)
+        return x + (y - mean) / (over_all_but_the_batch((y - mean) ** 2) + 1e-5).sqrt()
+
+
+@likeness({"wave": {0: "batch", 1: "samples"}}, lambda b, t: (torch.randn(b, 8 * t + 80),))
+class Sinc(nn.Module):
+    """Band-pass filters made of their edges, which lie between a whole number and one with a point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.band = nn.Parameter(torch.rand(4, 1) * 100), nn.Parameter(torch.rand(4, 1) * 9000)
+        self.register_buffer("time", torch.arange(-5, 6).view(1, -1) / 100)
+        self.rnn, self.norm = nn.LSTM(4, 6, batch_first=True, bidirectional=True), nn.InstanceNorm1d(4)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        low = 30 + self.low.abs()
+        high = torch.clamp(low + 50 + self.band.abs(), 50, 8000 / 2)
+        filters = (torch.sin(high * self.time) - torch.sin(low * self.time)) / (high - low)
+        x = F.conv1d(wave.unsqueeze(1), filters.unsqueeze(1), stride=4)
+        x = F.max_pool1d(self.norm(x.abs()), 9)  # takes no wave that is shorter than some 70 samples
+        return self.rnn(F.leaky_relu(x).transpose(1, 2))[0]
+
+
+@likeness(X, lambda b, t: (frames(b, 2 * t + 1, 8),))
+class ConvRecurrent(nn.Module):
+    """Convolutions and pools over steps and features; squeezes a dimension that need not be 1, and is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(1, 3, 3, padding=1), nn.MaxPool2d((2, 1))
+        self.rnn = nn.GRU(24, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pool(F.leaky_relu(self.conv(x.unsqueeze(1)))).permute(0, 2, 3, 1)
+        return self.rnn(y.squeeze(-1).flatten(2))[0]
+
+
+@likeness({"wave": {0: "batch", 1: "samples"}}, lambda b, t: (torch.randn(b, 6 * t),))
+class Denoiser(nn.Module):
+    """Pads to a length that its strides divide, rounding up what is whole already, and cuts it off again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv1d(1, 6, 8, 4), nn.ConvTranspose1d(6, 1, 8, 4)
+        self.rnn = nn.LSTM(6, 6)
+
+    def valid(self, length: int) -> int:
+        steps = max(math.ceil((math.ceil(length * 2) - 8) / 4) + 1, 1)
+        return int(math.ceil(((steps - 1) * 4 + 8) / 2)) + 4
+
+    def forward(self, wave: Tensor) -> Tensor:
+        length = wave.shape[-1]
+        x = F.pad(wave.unsqueeze(1), (0, self.valid(length) - length))
+        y, _ = self.rnn(self.down(x).permute(2, 0, 1))
+        return self.up(y.permute(1, 2, 0))[..., :length].squeeze(1)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnn_runtime
-from rnn_export import ExportError, export, verify
+from rnn_export import ExportError, InputError, export, verify
 
 
 class Packed(nn.Module):
@@ -261,3 +261,33 @@ def test_p13_lengths_that_the_model_does_not_heed_are_reported(tmp_path):
     for report in (bundle.report, rnn_runtime.verify(bundle.path, level="quick")):
         (warning,) = report.warnings
         assert warning.startswith("padding changes a row's results though the model takes lengths: eager PyTorch")
+
+
+class TwoLengths(nn.Module):
+    """Two packed sequences, each with its lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.GRU(6, 4, batch_first=True), nn.GRU(6, 4, batch_first=True)
+
+    def forward(self, x, x_lengths, y, y_lengths):
+        one = self.one(pack_padded_sequence(x, x_lengths, batch_first=True, enforce_sorted=False))[1]
+        return one, self.two(pack_padded_sequence(y, y_lengths, batch_first=True, enforce_sorted=False))[1]
+
+
+@pytest.mark.reported("P5", "X")
+@pytest.mark.parametrize("sizes", [None, {"steps": 9}, {"sequence": 7, "steps": 9}], ids=str)
+@pytest.mark.parametrize("wrong", [10, 0])
+def test_p5_every_input_that_holds_lengths_is_checked(tmp_path, sizes, wrong):
+    """Also the second, and where the axis that they count along is fixed; a lone file and a stream do so too."""
+    axes = {"x": {0: "batch", 1: "sequence"}, "y": {0: "batch", 1: "steps"}}
+    example = (ROW, LENGTHS, torch.randn(3, 4, 6), torch.tensor([4, 1, 3]))
+    bundle = export(TwoLengths(), example, tmp_path / "b", axes=axes, formats=["onnx"], sizes=sizes)
+    assert bundle.report.passed and rnn_runtime.verify(bundle.path, level="quick").passed
+    feeds = {"x": np.ones((2, 7, 6), np.float32), "y": np.ones((2, 9, 6), np.float32)}
+    good = {"x_lengths": np.array([7, 1]), "y_lengths": np.array([2, 9])}
+    for model in (rnn_runtime.load(bundle), rnn_runtime.load(bundle.path / "model.onnx")):
+        assert model.run({**feeds, **good})[0].shape == (1, 2, 4)
+        for name in good:
+            with pytest.raises(InputError, match=rf"{name}\[1\] is {wrong}; a length is 1 to [79]"):
+                model.run({**feeds, **good, name: np.array([2, wrong])})

@@ -294,9 +294,42 @@ def test_lengths_are_checked_each_time() -> None:
         forms.make({"x": x(), "h_0": h(), "lengths": np.array([6, 2], np.int32)})
 
 
+def test_more_lengths_are_checked_each_time() -> None:
+    others = TensorSpec("others", "int64", ("batch",))
+    forms = Forms(Signature((X, others), (), more_lengths=(LengthsSpec("others", "16"),)))
+    for _ in range(2):
+        forms.make({"x": x(), "others": np.array([3, 1])})
+    with pytest.raises(InputError, match=r"others\[0\] is 17"):
+        forms.make({"x": x(), "others": np.array([17, 1])})
+
+
 def test_any_number_of_forms_may_come() -> None:
     forms = Forms(PLAIN)
     for sequence in range(1, 200):
         given = {"x": x(sequence), "h_0": h()}
         assert forms.make(given)["x"] is given["x"]
     assert len(forms._known) <= Forms._MOST
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([3, 1], None),
+        ([16, 2], None),
+        ([17, 2], r"others\[0\] is 17; a length is 1 to 16:"),
+        ([0, 2], r"others\[0\] is 0; a length is 1 to 16:"),
+    ],
+)
+def test_lengths_along_a_fixed_axis_are_checked(values: list[int], text: str | None) -> None:
+    signature = Signature(
+        (X, TensorSpec("others", "int64", ("batch",))), (), more_lengths=(LengthsSpec("others", "16"),)
+    )
+    feeds = {"x": x(), "others": np.array(values)}
+    forms = Forms(signature)
+    forms.make({**feeds, "others": np.array([1, 1])})
+    for made in (lambda: make(signature, feeds), lambda: forms.make(feeds)):
+        if text is None:
+            np.testing.assert_array_equal(made()["others"], values)
+        else:
+            with pytest.raises(InputError, match=text):
+                made()

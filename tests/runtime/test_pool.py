@@ -660,7 +660,7 @@ def test_a_reset_before_a_chunk_that_gave_up_is_for_the_next(rnn: Model) -> None
         (np.zeros((1, 1, 5), np.float32), "the model takes 4"),
         (np.zeros((1, 1, 4)), "has dtype float64"),
         (np.zeros((0, 1, 4), np.float32), "size 0 along 'sequence'"),
-        (np.zeros((1, 2, 4), np.float32), "axis 'batch' has size 2 in 'x' but 1 in 'h_0'"),
+        (np.zeros((1, 2, 4), np.float32), "the chunk has 2 rows along 'batch'; chunks of a pool have batch 1"),
         (np.zeros(4, np.float32), "has 1 dimensions"),
         ({"y": np.zeros((1, 1, 4), np.float32)}, "there is no input 'y'"),
         ({"x": np.zeros((1, 1, 4), np.float32), "h_0": np.zeros((1, 1, 3), np.float32)}, "'h_0' cannot be pushed"),
@@ -1173,3 +1173,8 @@ def test_percentiles_are_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (seen.queue_ms.count, seen.queue_ms.largest) == (WINDOW, pytest.approx(WINDOW + 99))
     assert seen.queue_ms.p50 == pytest.approx(100 + (WINDOW - 1) / 2)
     assert seen.step_ms.p99 == pytest.approx(2.0)
+
+
+def test_a_pool_has_room_for_32_streams_unless_it_is_told(rnn):
+    with StreamPool(rnn) as pool:
+        assert pool.capacity == 32

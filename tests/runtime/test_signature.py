@@ -83,3 +83,15 @@ def test_a_damaged_part_is_named(path: str, value: Any, text: str) -> None:
     with pytest.raises(BundleError) as caught:
         Signature.from_dict(changed(path, value))
     assert text in str(caught.value)
+
+
+def test_more_lengths_survive_json_and_are_checked_too() -> None:
+    inputs = (*SIGNATURE.inputs, TensorSpec("others", "int64", ("batch",)))
+    more = LengthsSpec("others", "16", minimum=2, full=True)
+    two = Signature(inputs, SIGNATURE.outputs, SIGNATURE.states, SIGNATURE.lengths, (more,))
+    assert Signature.from_json(two.to_json()) == two
+    assert "more_lengths" not in SIGNATURE.to_dict()  # readers of before know none
+    data = two.to_dict()
+    data["more_lengths"][0]["input"] = "x"
+    with pytest.raises(BundleError, match="the lengths input 'x' is not an integer tensor of rank 1"):
+        Signature.from_dict(data)

@@ -52,10 +52,15 @@ class LeftOut(Exception):
     """A backend cannot be had here, or cannot run this graph; the text says why and what to do."""
 
 
-def found(folder: Path) -> list[Backend]:
-    """The backends that the files of a folder can run on, while it is being made."""
+def found(folder: Path, step: str | None = None) -> list[Backend]:
+    """The backends that the files of a folder can run on, while it is being made.
+
+    Args:
+        folder: the folder.
+        step: the axis of its graph for single steps, if it has one.
+    """
     names = [file.name for file in folder.iterdir()]
-    return _backends(names, lambda name: (folder / name).read_bytes(), folder / ONNX, "cpu")
+    return _backends(names, lambda name: (folder / name).read_bytes(), folder / ONNX, "cpu", step)
 
 
 def sealed(bundle: Bundle, device: str) -> list[Backend]:
@@ -87,7 +92,9 @@ def others(bundle: Bundle) -> tuple[list[Backend], dict[str, str]]:
     return have, reasons
 
 
-def _backends(names: Collection[str], read: Callable[[str], bytes], graph: Path, device: str) -> list[Backend]:
+def _backends(
+    names: Collection[str], read: Callable[[str], bytes], graph: Path, device: str, step: str | None = None
+) -> list[Backend]:
     from . import onnxruntime, program, torchscript
 
     backends: list[Backend] = []
@@ -96,5 +103,5 @@ def _backends(names: Collection[str], read: Callable[[str], bytes], graph: Path,
     if PT2 in names:
         backends.append(program.Program(read(PT2), device))
     if ONNX in names:
-        backends.append(onnxruntime.OnnxRuntime(graph, device))
+        backends.append(onnxruntime.OnnxRuntime(graph, device, step))
     return backends

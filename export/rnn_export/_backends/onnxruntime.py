@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import rnn_runtime
-from rnn_runtime import _session
+from rnn_runtime import _session, _steps
+from rnn_runtime._bundle import STEP
 from rnn_runtime._device import Device
 
 from . import Arrays, Backend
@@ -21,11 +24,18 @@ class OnnxRuntime(Backend):
     shared = True
     omits = True
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, device: str, step: str | None = None) -> None:
+        """`step` is the axis of the graph for single steps beside a bare graph; a bundle tells its own."""
         self.name = f"onnxruntime-{device}"
         self.folder = path
         self.device = device
         self._model = rnn_runtime.load(path, device=device)
+        if step is not None:
+            steps = _steps.of(step, self._model.signature, functools.partial(self._open, path.with_name(STEP)))
+            self._model = replace(self._model, _steps=steps)
+
+    def _open(self, path: Path) -> Any:
+        return _session.create(path.read_bytes(), Device.parse(self.device), None, path.parent, 0)
 
     def over(self, model: bytes, folder: Path) -> Callable[[Mapping[str, np.ndarray]], Arrays]:
         """A plain session."""

@@ -156,26 +156,21 @@ def bench(
     sealed = Bundle.open(Path(bundle))
     sealed.verify_files()
     example = _golden.unpack(sealed.read(GOLDEN))[0].inputs
-    grid = list(_grid(sealed, example, sizes or {}))
-    for name, value, least in (("threads", threads, 1), ("rounds", rounds, 1), ("seconds", seconds, 1e-3)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-            raise InputError(f"{name} is {value!r}; expected {least} or more")
+    grid = list(sizes_of(sealed, example, sizes or {}))
+    check_numbers(threads, rounds, seconds)
     names = [name for name, file in BACKENDS.items() if file in sealed.files] + (["eager"] if target else [])
-    draw = Draw(sealed.signature, _whole(sealed, example))
+    draw = Draw(sealed.signature, whole(sealed, example))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers = {
-            name: stack.enter_context(_Worker(name, sealed.path, target, weights, threads, folder)) for name in names
+            name: stack.enter_context(Worker(name, sealed.path, target, weights, threads, folder)) for name in names
         }
         timings = []
         for one in grid:
             inputs = draw(one)
             np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]  # as in _golden
-            _require_equal(sealed, {name: worker.run() for name, worker in workers.items()}, one)
-            turns: dict[str, list[list[float]]] = {name: [] for name in names}
-            for _ in range(rounds):
-                for name, worker in workers.items():
-                    turns[name].append(worker.time(seconds))
+            require_equal(sealed, {name: worker.run() for name, worker in workers.items()}, one)
+            turns = in_turns(workers, rounds, seconds)
             timings += [_timing(name, one, turns[name]) for name in names]
         memory = {name: worker.memory() for name, worker in workers.items()}
         load = {name: worker.load for name, worker in workers.items()}
@@ -184,7 +179,26 @@ def bench(
     return Bench(tuple(timings), load, memory, size, threads, about)
 
 
-def _grid(sealed: Bundle, example: Mapping[str, Any], sizes: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
+def check_numbers(threads: int, rounds: int, seconds: float) -> None:
+    """Raises InputError where one of these is too small, or no number."""
+    for name, value, least in (("threads", threads, 1), ("rounds", rounds, 1), ("seconds", seconds, 1e-3)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+            raise InputError(f"{name} is {value!r}; expected {least} or more")
+
+
+def in_turns(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[str, list[list[float]]]:
+    """For each worker the seconds of each run of each round, one worker after the other in every round."""
+    turns: dict[str, list[list[float]]] = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            turns[name].append(worker.time(seconds))
+    return turns
+
+
+def sizes_of(
+    sealed: Bundle, example: Mapping[str, Any], sizes: Mapping[str, Sequence[int]]
+) -> Iterator[dict[str, int]]:
+    """All combinations of the sizes of each axis, the example's where none are given. Raises InputError."""
     axes = sealed.signature.axis_names
     if unknown := [axis for axis in sizes if axis not in axes]:
         raise InputError(f"the model has no axis {unknown[0]!r}: its axes are {', '.join(axes) or 'none'}")
@@ -199,7 +213,7 @@ def _grid(sealed: Bundle, example: Mapping[str, Any], sizes: Mapping[str, Sequen
     return (dict(zip(axes, combination, strict=True)) for combination in itertools.product(*lists))
 
 
-def _whole(sealed: Bundle, example: Mapping[str, Any]) -> dict[str, Any]:
+def whole(sealed: Bundle, example: Mapping[str, Any]) -> dict[str, Any]:
     """The example with zeros for what it leaves out."""
     zeros = {
         spec.name: np.zeros([1 if isinstance(axis, str) else axis for axis in spec.axes], spec.dtype)
@@ -208,7 +222,8 @@ def _whole(sealed: Bundle, example: Mapping[str, Any]) -> dict[str, Any]:
     return {**zeros, **example}
 
 
-def _require_equal(sealed: Bundle, outputs: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> None:
+def require_equal(sealed: Bundle, outputs: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> None:
+    """Raises MismatchError where the outputs by name, one mapping for each backend, are not the same."""
     first, *others = outputs
     for other in others:
         for name, allowed in sealed.tolerance.items():
@@ -237,7 +252,7 @@ def _timing(backend: str, sizes: dict[str, int], turns: list[list[float]]) -> Ti
     )
 
 
-class _Worker:
+class Worker:
     """A backend in a process of its own, which waits for one line of JSON and answers with one.
 
     Attributes:
@@ -292,7 +307,7 @@ class _Worker:
             raise Error(f"{self._name} fails: {answer['error']}")
         return answer
 
-    def __enter__(self) -> _Worker:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:

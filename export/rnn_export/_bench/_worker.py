@@ -28,6 +28,32 @@ def onnxruntime(bundle: Path, threads: int, *_: str) -> Callable[[Arrays], tuple
     return lambda inputs: (lambda: model.run(inputs), lambda: dict(model.run(inputs)))
 
 
+def stream(bundle: Path, threads: int, *_: str) -> Callable[[Arrays], tuple[Run, Callable[[], Arrays]]]:
+    """The graph, pushed chunk by chunk to a stream of rnn_runtime."""
+    import rnn_runtime
+    from rnn_runtime._start import batch_axis
+
+    model = rnn_runtime.load(bundle, threads=threads)
+    signature = model.signature
+    states = {state.input: signature.input(state.input) for state in signature.states}
+    rows = batch_axis(states, {})
+
+    def ready(inputs: Arrays) -> tuple[Run, Callable[[], Arrays]]:
+        batches = [inputs[name].shape[spec.axes.index(rows)] for name, spec in states.items() if rows in spec.axes]
+        initial = {name: inputs[name] for name in states}
+        data: Any = tuple(inputs[spec.name] for spec in signature.data_inputs)
+        chunk = data if len(data) > 1 else data[0]
+        lengths = inputs[signature.lengths.input] if signature.lengths else None
+
+        def opened() -> rnn_runtime.Stream:
+            return model.stream(batches[0] if batches else 1, initial)
+
+        kept = opened()
+        return lambda: kept.push(chunk, lengths), lambda: dict(opened().push(chunk, lengths))
+
+    return ready
+
+
 def torchscript(bundle: Path, threads: int, *_: str) -> Callable[[Arrays], tuple[Run, Callable[[], Arrays]]]:
     """The traced file, frozen as one would deploy it."""
     import torch
@@ -94,6 +120,7 @@ def _torch(bundle: Path, threads: int, module: Any) -> Callable[[Arrays], tuple[
 
 BACKENDS: Mapping[str, Callable[..., Any]] = {
     "onnxruntime": onnxruntime,
+    "stream": stream,
     "torchscript": torchscript,
     "torch.export": program,
     "eager": eager,

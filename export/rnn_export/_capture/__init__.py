@@ -111,7 +111,7 @@ def capture(
     specs, sampler = settle(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
     if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
         program, signature, _, layers = described(trace(prepared, rolled, whole=True))
-    signature = replace(signature, lengths=specs[0] if specs else None)
+    signature = replace(signature, lengths=specs[0] if specs else None, more_lengths=tuple(specs[1:]))
     return Captured(
         **vars(prepared),
         program=program,
@@ -180,7 +180,11 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
     return Captured(
         **vars(prepared),
         program=program,
-        signature=replace(signature, lengths=open_axes[0] if open_axes else None),
+        signature=replace(
+            signature,
+            lengths=open_axes[0] if open_axes else None,
+            more_lengths=tuple(spec for spec in specs if spec not in open_axes[:1]),
+        ),
         layers=layers,
         sampler=Sampler.of(signature, flat.inputs.example, specs),
         decisions=captured.decisions,

@@ -161,3 +161,39 @@ def symbolic(model: nn.Module) -> Iterator[None]:
             space.pop(name, None)
         for space, name in with_math:
             space[name] = math
+
+
+@contextmanager
+def scripting() -> Iterator[None]:
+    """While this lasts, what tracing meets of functions to be compiled is compiled with Python's own in place.
+
+    `torch.jit.script_if_tracing` does so, and packages that have one of their own; TorchScript knows Python's alone.
+    """
+    places: list[Any] = [torch.jit, torch.jit._trace]
+    compiler: Any = torch.jit.script
+
+    def script(function: Any, *more: Any, **options: Any) -> Any:
+        placed = [
+            (space, name, own)
+            for space in (vars(module) for module in list(sys.modules.values()) if isinstance(module, types.ModuleType))
+            for name, own in (*_PLACED.items(), *((name, _MATH) for name in space if space[name] is _MATH))
+            if space.get(name) is own
+        ]
+        for space, name, own in placed:
+            if own is _MATH:
+                space[name] = math
+            else:
+                del space[name]
+        try:
+            return compiler(function, *more, **options)
+        finally:
+            for space, name, own in placed:
+                space[name] = own
+
+    for place in places:
+        place.script = script
+    try:
+        yield
+    finally:
+        for place in places:
+            place.script = compiler

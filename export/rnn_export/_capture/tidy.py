@@ -22,6 +22,7 @@ def tidy(program: ExportedProgram) -> None:
     _drop_idle_orders(program)
     _merge_like_leaves(program)
     _lift_numbers(program)
+    _widen_bounds(program)
     _split_by_slices(program)
     finish(program)
 
@@ -39,7 +40,11 @@ def _drop_zero_states(program: ExportedProgram) -> None:
         node.args = tuple(args)
 
 
-_VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
+_VIEWS = {
+    *(aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int),
+    # PyTorch leaves a dimension that is not 1 where it is; ONNX's Squeeze does not take it.
+    *(aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default),
+}
 
 
 def _drop_idle_views(program: ExportedProgram) -> None:
@@ -166,6 +171,16 @@ _NUMBERS: dict[Any, Any] = {
     torch._sym_sqrt: aten.sqrt.default,  # type: ignore[attr-defined]
 }
 """Arithmetic of such numbers, and the operator that does the same to tensors."""
+
+
+_BOUNDED = {aten.clamp.default, aten.clamp_.default, aten.hardtanh.default, aten.hardtanh_.default}
+
+
+def _widen_bounds(program: ExportedProgram) -> None:
+    """Make bounds of one type: torch.onnx makes a tensor of a whole one beside one with a point, and then fails."""
+    for node in program.graph.nodes:
+        if node.target in _BOUNDED and node.meta["val"].dtype.is_floating_point:
+            node.args = tuple(float(bound) if type(bound) is int else bound for bound in node.args)
 
 
 def _split_by_slices(program: ExportedProgram) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .._errors import ExportError
 
@@ -121,6 +122,8 @@ class Decisions(TorchFunctionMode):
         # storage -> the inputs whose values it depends on; the tensors, kept alive so that no other takes their place
         self._sources: dict[int, frozenset[str]] = {}
         self._alive: list[Tensor] = []
+        # what is made of plain numbers alone, and its values
+        self._plain: dict[int, tuple[Tensor, Tensor]] = {}
         self._sizes: set[int] = set()
         for name, tensor in (inputs or {}).items():
             self._mark(tensor, frozenset([name]))
@@ -128,7 +131,7 @@ class Decisions(TorchFunctionMode):
 
     def __enter__(self) -> Decisions:
         if self.traced:
-            _set(FakeTensor, "tolist", lambda tensor: Rows(tensor) if tensor.dim() == 1 else _TOLIST(tensor))
+            _set(FakeTensor, "tolist", lambda tensor: self._tolist(tensor))
             if self._answers:
                 _set(torch.SymBool, "__bool__", lambda condition: self._of_number(condition))
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -148,6 +151,8 @@ class Decisions(TorchFunctionMode):
             return self._by_tensor(lambda: bool(func(*args, **kwargs)), (args, kwargs))
         if func is Tensor.item:
             return self._item(args[0])
+        if self.traced and func is Tensor.tolist and id(args[0]) in self._plain:
+            return self._tolist(args[0])
         if self.traced and func in (Tensor.tolist, Tensor.numpy) and args[0].dim() == 1 and not _known(args[0]):
             return Rows(args[0])
         if func in (torch.as_tensor, torch.tensor, torch.from_numpy) and isinstance(args[0], Rows):
@@ -161,7 +166,16 @@ class Decisions(TorchFunctionMode):
         result = func(*args, **kwargs)
         if not self.traced:
             self._follow(func, args, kwargs, result)
+        elif func in _OF_PLAIN and _is_plain((args, kwargs)) and result.numel() <= _FEW:
+            with _disable_current_modes():
+                self._plain[id(result)] = (result, func(*args, **kwargs))
         return result
+
+    def _tolist(self, tensor: Tensor) -> Any:
+        """The values of a tensor as a list where they do not depend on what is traced; else what stands for them."""
+        if id(tensor) in self._plain:
+            return self._plain[id(tensor)][1].tolist()
+        return Rows(tensor) if tensor.dim() == 1 else _TOLIST(tensor)
 
     def decide(self, natural: Callable[[], bool], inputs: frozenset[str], *, by_number: bool = False) -> bool:
         """The answer to a decision, while the model is tried: `natural()` says what the values say."""
@@ -238,6 +252,8 @@ class Decisions(TorchFunctionMode):
 
 _DECIDES = {Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero}
 _PAIRS = {torch.equal, Tensor.equal, torch.allclose, Tensor.allclose}
+_OF_PLAIN = {torch.arange, torch.tensor, torch.as_tensor}
+_FEW = 1024
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 _SYMBOL_BOOL: Any = torch.SymBool.__bool__
 _TOLIST: Any = FakeTensor.tolist  # which no function mode sees
@@ -245,6 +261,15 @@ _TOLIST: Any = FakeTensor.tolist  # which no function mode sees
 
 def _is_size(size: Any) -> bool:
     return isinstance(size, int | torch.SymInt) or (isinstance(size, Tensor) and not size.dim())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of Python's own numbers, and what tells how to make a tensor of them."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | torch.layout)
 
 
 def _set(of: type, name: str, method: Callable[[Any], Any]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnn_runtime import InputError
-from rnn_runtime._bundle import ONNX, PT2, TORCHSCRIPT
+from rnn_runtime._bundle import ONNX, PT2, STEP, TORCHSCRIPT
 
 from .._capture import Captured
-from . import onnx, pt2, torchscript
+from . import onnx, pt2, single, torchscript
 
 FORMATS = ("onnx", "torchscript", "pt2")
 
@@ -31,16 +31,26 @@ def lower(
     opset: int | None = None,
     *,
     split_directions: bool = False,
+    single_steps: bool = True,
     ir_version: int | None = None,
-) -> None:
+) -> str | None:
     """Write the model in each format into `folder`.
+
+    Returns:
+        The axis that has size 1 in the graph for single steps; None where there is no such graph.
 
     Raises:
         ExportError: a format cannot hold the model.
     """
+    step = None
     if "onnx" in formats:
         onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions, ir_version=ir_version)
+        scans = onnx.scans(captured, lowering, split_directions=split_directions)
+        step = single.axis(captured, scans, folder / ONNX) if single_steps else None
+        if step is not None:
+            single.write(captured, scans, step, folder / ONNX, folder / STEP)
     if "torchscript" in formats:
         torchscript.write(captured, folder / TORCHSCRIPT)
     if "pt2" in formats:
         pt2.write(captured, folder / PT2)
+    return step

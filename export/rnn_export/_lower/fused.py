@@ -46,6 +46,7 @@ def _layers(
     order = op.Constant(value_ints=rows.tolist())
     sequence_lens = None if lengths is None else op.Cast(lengths, to=6)  # INT32, the only type the operators take
     finals: list[list[Any]] = [[] for _ in initial]
+    parts = [None if state is None else _split(state, layers) for state in initial]
     y = x
     for layer in range(layers):
         sets = [weights[(layer * directions + d) * step :][:step] for d in range(directions)]
@@ -54,11 +55,7 @@ def _layers(
         if biases:
             both = [op.Concat(op.Gather(s[2], order, axis=0), op.Gather(s[3], order, axis=0), axis=0) for s in sets]
             b = _concat([op.Unsqueeze(value, [0]) for value in both])
-        if layers == 1:
-            states = list(initial)
-        else:
-            first = layer * directions
-            states = [s if s is None else op.Slice(s, [first], [first + directions], [0]) for s in initial]
+        states = [None if own is None else own[layer] for own in parts]
         node = functools.partial(getattr(op, operator), hidden_size=hidden_size, **attributes)
         if split and bidirectional:
             outputs, lasts = [], []
@@ -80,6 +77,11 @@ def _layers(
         # (sequence, directions, batch, hidden) -> (sequence, batch, directions * hidden)
         y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1]) if bidirectional else op.Squeeze(y, [1])
     return y, *(_concat(collected) for collected in finals)
+
+
+def _split(state: Any, layers: int) -> Sequence[Any]:
+    """The states of each layer, (directions, batch, hidden) each."""
+    return [state] if layers == 1 else op.Split(state, num_outputs=layers)
 
 
 def _one(value: Any, direction: int) -> Any:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from onnxscript import opset18
 
@@ -16,7 +17,12 @@ _INT64 = 7
 
 
 def _whole(operator: str) -> Callable[[Any], Any]:
-    return lambda x: op.Cast(getattr(op, operator)(x), to=_INT64)
+    """A rounding, of a number that may be whole already, which ONNX's operators do not take."""
+
+    def write(x: Any) -> Any:
+        return op.Identity(x) if x.dtype == ir.DataType.INT64 else op.Cast(getattr(op, operator)(x), to=_INT64)
+
+    return write
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -18,14 +18,17 @@ from .._capture import Captured, Layer, leaves, scan_leaf
 from .._capture.graph import aten
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, numbers, packed, precise, scan, step
+from . import fused, numbers, packed, precise, scan, step, tidy
 
 MINIMUM_OPSET = 18
+ORIGIN = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
+"""What a node keeps of where it comes from: its modules. The exporter also notes lines of code with their paths."""
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
 LOWERINGS = ("auto", "fused", "scan", "decomposed")
 # From this hidden_size on "auto" writes an RNN as a Scan: benchmarks/lowerings.py has 0.2 to 0.6 of an operator's
-# time in batches, at 1.0 to 1.4 for a lone step. The LSTM and GRU operators are as fast as a Scan or faster.
+# time in batches. A lone step takes 1.0 to 1.4 of it, for which there is a second graph (single.py). The LSTM and GRU
+# operators are as fast as a Scan or faster.
 RNN_SCAN = 64
 
 
@@ -57,6 +60,17 @@ def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> st
     eight_bits = lowering == "int8" and layer.operator != "LSTM"
     asked = lowering == "scan" or (lowering == "auto" and faster) or (lowering == "masked" and layer.packed)
     return "scan" if reason or asked or eight_bits else "fused"
+
+
+def scans(captured: Captured, lowering: str, *, split_directions: bool = False) -> list[str]:
+    """What each Scan of the graph runs over, in the order of the nodes: a Scan runs one direction of one layer."""
+    kinds = [(layer, chosen(layer, lowering, split_directions=split_directions)) for layer in captured.layers]
+    return [
+        layer.axis
+        for layer, kind in kinds
+        if kind == "scan"
+        for _ in range(layer.num_layers * (2 if layer.bidirectional else 1))
+    ]
 
 
 def _require_fixed(layer: Layer) -> None:
@@ -161,6 +175,7 @@ def to_onnx(
         model, onnx_shape_inference=False, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
     )
     optimizer.remove_unused_nodes(model)
+    tidy.join_transpositions(model.graph)
     _name(model, captured.signature)
     return model
 
@@ -191,8 +206,23 @@ def _name(model: ir.Model, signature: Signature) -> None:
             value.shape = ir.Shape(
                 size if isinstance(size, int) else axis for size, axis in zip(value.shape, spec.axes, strict=True)
             )
+    _forget(model)
     model.metadata_props[METADATA_KEY] = signature.to_json()
     model.producer_name = "rnn-export"
+
+
+def _forget(model: ir.Model) -> None:
+    """Leave out what the tools note for debugging: three quarters of a small file, with folders of this machine."""
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        for value in [*graph.inputs, *graph.initializers.values()]:
+            value.metadata_props.clear()
+        for node in graph:
+            origin = {key: node.metadata_props[key] for key in ORIGIN if key in node.metadata_props}
+            node.metadata_props.clear()
+            node.metadata_props.update(origin)
+            for value in node.outputs:
+                value.metadata_props.clear()
 
 
 def _separate_outputs(graph: ir.Graph) -> None:

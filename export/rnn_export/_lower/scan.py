@@ -112,7 +112,8 @@ def _lower(
             product = product if bias is None else op.Add(product, bias)
             # h is as wide as its own weights are; c, where a projection makes h narrower, as wide as the projection is.
             sizes = [r.shape[1], rest[-1].shape[1] if len(rest) % 2 else r.shape[1]]
-            states = [_state(x, given, k, size) for given, size in zip(initial, sizes, strict=False)]
+            alone = layers * directions == 1
+            states = [_state(x, given, k, size, alone) for given, size in zip(initial, sizes, strict=False)]
             if unroll:
                 output, *last = _unrolled(step, product, states, step_weights, x.shape[0], reverse=direction == 1)
             else:
@@ -130,10 +131,10 @@ def _mask(x: Any, lengths: Any) -> Any:
     return op.Unsqueeze(op.Less(op.Unsqueeze(steps, [1]), op.Unsqueeze(lengths, [0])), [2])
 
 
-def _state(x: Any, given: Any, k: int, size: int) -> Any:
-    """The initial state (batch, size) of the k-th layer and direction."""
+def _state(x: Any, given: Any, k: int, size: int, alone: bool) -> Any:
+    """The initial state (batch, size) of the k-th layer and direction, which may be the only one."""
     if given is not None:
-        return op.Squeeze(op.Slice(given, [k], [k + 1], [0]), [0])
+        return op.Squeeze(given, [0]) if alone else op.Gather(given, k, axis=0)
     zero = op.CastLike(op.Constant(value_float=0.0), x)
     return op.Expand(zero, op.Concat(op.Shape(x, start=1, end=2), op.Constant(value_ints=[size]), axis=0))
 

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from rnn_runtime._signature import METADATA_KEY
 
 from .._capture import Captured
+from .._capture.builtins import scripting
 from .._capture.calls import RECURRENT, RecurrentCall
 from .._capture.module import copied
 from .._errors import ExportError
@@ -31,7 +32,7 @@ def write(captured: Captured, path: Path) -> None:
         ExportError: the tracer cannot follow the model, or TorchScript has no form for it.
     """
     try:
-        with quiet(), torch.no_grad(), _CheckedStates():
+        with quiet(), torch.no_grad(), _CheckedStates(), scripting():
             if captured.has_loops:
                 program = copy.deepcopy(captured.program)
                 put_back(program)

@@ -16,6 +16,7 @@ from .run import run
 from .score import score
 from .serve import serve
 from .triton import triton
+from .tune import tune
 from .verify import verify
 
 
@@ -35,7 +36,7 @@ def group() -> None:
     """
 
 
-for command in (bench, doctor, export, inspect, run, score, serve, triton, verify):
+for command in (bench, doctor, export, inspect, run, score, serve, triton, tune, verify):
     group.add_command(command)
 
 

@@ -33,6 +33,14 @@ weights = click.option(
 """The option that each command with a TARGET has."""
 
 
+def named_size(text: str) -> tuple[str, int]:
+    """An axis and its size from AXIS=N. Raises BadParameter."""
+    axis, _, size = text.partition("=")
+    if not axis or not size.isdigit():
+        raise click.BadParameter(f"{text!r} is no size: give AXIS=N, as in sequence=16", param_hint="--size")
+    return axis, int(size)
+
+
 def arguments(target: str, weights: Path | None) -> dict[str, Any]:
     """The keyword arguments of `rnn_export.export` for a target, all but the path.
 
@@ -54,6 +62,16 @@ def arguments(target: str, weights: Path | None) -> dict[str, Any]:
                 "'model', 'example_inputs' and 'axes' instead, as for rnn_export.export"
             )
         made = {"model": made, "example_inputs": bare.example(layer)}
+    if isinstance(made, Mapping):
+        missing = [name for name in ("model", "example_inputs") if name not in made]
+        if missing:
+            raise InputError(
+                f"{target} returns a dict without {' and '.join(map(repr, missing))}: give what rnn_export.export takes"
+            )
+        if not isinstance(made["model"], nn.Module):
+            raise InputError(
+                f"{target} returns a dict whose 'model' is a {type(made['model']).__name__}: give the module"
+            )
     if not isinstance(made, Mapping) or not isinstance(made.get("model"), nn.Module) or "example_inputs" not in made:
         raise InputError(
             f"{target} returns {type(made).__name__}: return a bare nn.RNN, nn.LSTM or nn.GRU, or a dict with "

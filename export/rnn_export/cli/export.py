@@ -76,7 +76,7 @@ def export(
         "lowering": lowering,
         "precision": precision,
         "split_directions": split_directions or None,
-        "sizes": dict(map(_named_size, sizes)) or None,
+        "sizes": dict(map(_target.named_size, sizes)) or None,
         "target": runtime,
         "opset": opset,
         "tolerance": tolerance,
@@ -94,13 +94,6 @@ def export(
     if bundle.quantized:
         click.echo(f"\n{bundle.quantized}")
     click.echo(f"\nwrote {output}. Next: rnn-export run {output}")
-
-
-def _named_size(text: str) -> tuple[str, int]:
-    axis, _, size = text.partition("=")
-    if not axis or not size.isdigit():
-        raise click.BadParameter(f"{text!r} is no size: give AXIS=N, as in sequence=16", param_hint="--size")
-    return axis, int(size)
 
 
 export.help = f"{export.help}\n\n{_target.HELP}"

@@ -66,6 +66,14 @@ def _contents(opened: Bundle) -> None:
     if manifest["operators"]:
         click.echo("operators in the graph")
         click.echo("  " + ", ".join(f"{name} {count}" for name, count in manifest["operators"].items()))
+    if opened.step is not None:
+        click.echo(f"  with a graph of its own for one step of {opened.step}")
+    if "tuned" in manifest:
+        tuned = manifest["tuned"]
+        sizes = " ".join(f"{axis}={size}" for axis, size in tuned["sizes"].items())
+        click.echo(
+            f"  tuned at {sizes}, threads {tuned['threads']}, on {tuned['about']['hardware']}: {tuned['lowering']}"
+        )
     click.echo("files")
     for name, file in opened.files.items():
         click.echo(f"  {name}: {file.size:,} bytes, sha256 {file.sha256[:16]}...")

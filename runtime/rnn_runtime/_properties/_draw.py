@@ -50,6 +50,10 @@ class Draw:
         lengths = self.signature.lengths
         if lengths is not None and spec.name == lengths.input:
             return self._lengths(shape[0], sizes[lengths.axis], lengths.minimum, generator, values).astype(spec.dtype)
+        for more in self.signature.more_lengths:
+            longest = int(more.axis) if more.axis.isdigit() else sizes.get(more.axis)
+            if spec.name == more.input and longest is not None:
+                return self._lengths(shape[0], longest, more.minimum, generator, values, more.full).astype(spec.dtype)
         if not any(isinstance(axis, str) for axis in spec.axes):
             return example.copy()  # of one size always: more likely a setting than data
         known = example.ravel()
@@ -77,11 +81,17 @@ class Draw:
         return np.asarray(drawn, spec.dtype)
 
     def _lengths(
-        self, rows: int, longest: int, minimum: int, generator: np.random.Generator, values: str
+        self,
+        rows: int,
+        longest: int,
+        minimum: int,
+        generator: np.random.Generator,
+        values: str,
+        full: bool = False,
     ) -> NDArray[Any]:
         if self.full_lengths or values == "zeros" or longest <= minimum:
             return np.full(rows, longest)
         drawn = generator.integers(minimum, longest + 1, rows)
-        if rows and (self.signature.lengths is None or self.signature.lengths.full):
+        if rows and (full or self.signature.lengths is None or self.signature.lengths.full):
             drawn[int(generator.integers(0, rows))] = longest
         return np.sort(drawn)[::-1] if self.sorted_lengths else drawn

@@ -74,8 +74,9 @@ def column(name: str, arrays: Sequence[Array], dtype: str, rank: int) -> pyarrow
     values = np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0, dtype)
     made = pa.array(values)
     for level in reversed(range(rank)):
-        counts = [np.full(math.prod(array.shape[:level]), array.shape[level]) for array in arrays]
-        offsets = np.concatenate([[0], *counts]).cumsum()
+        lists = [math.prod(array.shape[:level]) for array in arrays]
+        sizes = np.array([array.shape[level] for array in arrays], np.int64)
+        offsets = np.concatenate([[0], np.repeat(sizes, lists).cumsum()])
         if offsets[-1] >= 2**31:
             raise Error(f"the output {name!r} has {offsets[-1]} values in one window: take a smaller one")
         made = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), made)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 Arrays = dict[str, NDArray[Any]]
+Rows = Mapping[str, list[NDArray[Any]]]
+"""For each input, an array for each row of a table, without the batch axis."""
 
 
 class Scorer:
@@ -58,6 +60,12 @@ class Scorer:
         self.signature = signature = self.model.signature
         self._axis = rows_axis(self.model)
         self._outputs = _outputs(signature, outputs, self._axis)
+        # The inputs that lengths count along, each with the dimension of its rows.
+        self._along = {
+            spec.name: axes.index(signature.lengths.axis)
+            for spec in signature.data_inputs
+            if signature.lengths is not None and signature.lengths.axis in (axes := _row_axes(spec, self._axis))
+        }
         lacks = lacking(self.model)
         self._batch = 1 if "rows" in lacks else batch
         # As in a StreamPool: padding is held against rows alone before it is trusted.
@@ -102,15 +110,17 @@ class Scorer:
         schema = self.schema(table.schema)
         rows = self._read(table, first)
         found: dict[str, list[Any]] = {spec.name: [None] * table.num_rows for spec in self._outputs}
-        for index in self._groups(rows, table.num_rows):
-            for row, result in zip(index, self._run(rows, index, first), strict=True):
+        counted = next(iter(self._along.items()), None)
+        steps = [0] * table.num_rows if counted is None else [a.shape[counted[1]] for a in rows[counted[0]]]
+        for index in self._groups(rows, steps):
+            for row, result in zip(index, self._run(rows, steps, index, first), strict=True):
                 for name, array in result.items():
                     found[name][row] = array
         made = [columns.column(s.name, found[s.name], s.dtype, len(s.axes) - 1) for s in self._outputs]
         kept = [table.column(name) for name in schema.names[: len(schema.names) - len(made)]]
         return columns.arrow().table([*kept, *made], schema=schema)
 
-    def _read(self, table: pyarrow.Table, first: int) -> dict[str, list[NDArray[Any]]]:
+    def _read(self, table: pyarrow.Table, first: int) -> Rows:
         """For each input an array for each row, without the batch axis, cut to the lengths where they are given."""
         lengths, names = self.signature.lengths, set(table.column_names)
         if lengths is not None and lengths.input in names:  # any whole numbers will do, as for Model.run
@@ -123,18 +133,18 @@ class Scorer:
             for spec in self.signature.inputs
             if spec.name in names
         }
-        if lengths is not None and lengths.input in read and any(self._along()):
+        if lengths is not None and lengths.input in read and self._along:
             counts = [int(value[()]) for value in read.pop(lengths.input)]
-            for spec, dim in self._along():
+            for name, dim in self._along.items():
                 for row, count in enumerate(counts):
-                    array = read[spec.name][row]
+                    array = read[name][row]
                     if problems := _guards.lengths(lengths, np.array([count]), array.shape[dim]):
                         raise InputError(f"row {first + row}: {problems[0].replace('[0]', '')}")
-                    read[spec.name][row] = array[(slice(None),) * dim + (slice(count),)]
+                    read[name][row] = array[(slice(None),) * dim + (slice(count),)]
         self._check_axes(read, table.num_rows, first)
         return read
 
-    def _check_axes(self, read: Mapping[str, list[NDArray[Any]]], count: int, first: int) -> None:
+    def _check_axes(self, read: Rows, count: int, first: int) -> None:
         """Within a row, an axis has one size in all inputs."""
         axes = {name: _row_axes(self.signature.input(name), self._axis) for name in read}
         if len(axes) < 2:
@@ -146,47 +156,39 @@ class Scorer:
             if problems := sizes.conflicts():
                 raise InputError(f"row {first + row}: {problems[0]}")
 
-    def _along(self) -> Iterator[tuple[TensorSpec, int]]:
-        """The inputs that lengths count along, each with the dimension of its rows."""
-        if self.signature.lengths is not None:
-            for spec in self.signature.data_inputs:
-                axes = _row_axes(spec, self._axis)
-                if self.signature.lengths.axis in axes:
-                    yield spec, axes.index(self.signature.lengths.axis)
-
-    def _steps(self, rows: Mapping[str, list[NDArray[Any]]], row: int) -> int:
-        return next((rows[spec.name][row].shape[dim] for spec, dim in self._along()), 0)
-
-    def _groups(self, rows: Mapping[str, list[NDArray[Any]]], count: int) -> Iterator[list[int]]:
+    def _groups(self, rows: Rows, steps: list[int]) -> Iterator[list[int]]:
         """Rows that run together: those of one shape but for what is padded, the shortest first."""
-        padded = {spec.name: dim for spec, dim in self._along()} if self._pads else {}
+        padded = self._along if self._pads else {}
         groups: dict[object, list[int]] = {}
-        for row in range(count):
+        for row in range(len(steps)):
             shapes = {name: list(arrays[row].shape) for name, arrays in rows.items()}
             for name, dim in padded.items():
                 shapes[name][dim] = -1
             groups.setdefault(tuple(map(tuple, shapes.values())), []).append(row)
         for members in groups.values():
-            members.sort(key=lambda row: self._steps(rows, row))
+            members.sort(key=steps.__getitem__)
             yield from (members[k : k + self._batch] for k in range(0, len(members), self._batch))
 
-    def _run(self, rows: Mapping[str, list[NDArray[Any]]], index: list[int], first: int) -> list[Arrays]:
+    def _run(self, rows: Rows, steps: list[int], index: list[int], first: int) -> list[Arrays]:
         """The outputs of these rows, each as it has them alone."""
-        unequal = len({self._steps(rows, row) for row in index}) > 1
+        unequal = len({steps[row] for row in index}) > 1
         if unequal and not self._pads:  # it was found out after these were grouped
-            return [self._alone(rows, row, first) for row in index]
+            return [self._alone(rows, steps, row, first) for row in index]
         if unequal and self._trials:
-            alone = [self._alone(rows, row, first) for row in index]
-            self._judge(self._together(rows, index), alone)
+            alone = [self._alone(rows, steps, row, first) for row in index]
+            try:
+                self._judge(self._together(rows, steps, index), alone)
+            except Error:  # which none of them has alone
+                self._pads = False
             return alone
         try:
-            return self._together(rows, index)
+            return self._together(rows, steps, index)
         except Error:  # of one of them, which is to be named
-            return [self._alone(rows, row, first) for row in index]
+            return [self._alone(rows, steps, row, first) for row in index]
 
-    def _alone(self, rows: Mapping[str, list[NDArray[Any]]], row: int, first: int) -> Arrays:
+    def _alone(self, rows: Rows, steps: list[int], row: int, first: int) -> Arrays:
         try:
-            return self._together(rows, [row])[0]
+            return self._together(rows, steps, [row])[0]
         except Error as error:
             raise type(error)(f"row {first + row}: {error}") from None
 
@@ -199,20 +201,20 @@ class Scorer:
             for name, array in want.items()
         )
 
-    def _together(self, rows: Mapping[str, list[NDArray[Any]]], index: list[int]) -> list[Arrays]:
+    def _together(self, rows: Rows, steps: list[int], index: list[int]) -> list[Arrays]:
         """The outputs of these rows, run as one batch."""
-        steps = [self._steps(rows, row) for row in index]
-        along = {spec.name: dim for spec, dim in self._along()}
+        steps = [steps[row] for row in index]
         feeds = {}
         for name, arrays in rows.items():
             axis = self.signature.input(name).axes.index(self._axis)
-            batched = [np.expand_dims(arrays[row], axis) for row in index]
-            if name in along and min(steps) < max(steps):
-                dim = along[name] + (along[name] >= axis)
+            new = (slice(None),) * axis + (None,)
+            batched = [arrays[row][new] for row in index]
+            if name in self._along and min(steps) < max(steps):
+                dim = self._along[name] + (self._along[name] >= axis)
                 feeds[name] = _padded(batched, axis, dim, max(steps))
             else:
                 feeds[name] = np.concatenate(batched, axis)
-        lengths = np.array(steps) if along else None
+        lengths = np.array(steps) if self._along else None
         result = self.model.run(feeds, lengths=lengths)
         answers: list[Arrays] = [{} for _ in index]
         for spec in self._outputs:

@@ -168,12 +168,17 @@ class Keeper:
                 for shard in after[len(before) :]:
                     await self._start(shard)
                 if why := await self._lacking(before, after):
-                    await self._end(after[len(before) :])
+                    self._kill(after[len(before) :])
                     return {"error": why, "refused": True}
                 moved = await self._change(before, after)
             except Exception as error:
+                with contextlib.suppress(Exception):  # what has moved goes back
+                    await self._change([shard for shard in after if _is_there(shard)], before)
+                self._kill(after[len(before) :])
                 return {"error": f"the shards could not be changed ({error}): try again", "refused": False}
-            await self._end(before[count:])
+            for shard in before[count:]:
+                await _ask(shard, "quiet")
+            self._kill(before[count:])
             return {"error": "", "shards": len(after), "moved": moved}
 
     async def _begin(self) -> None:
@@ -230,10 +235,17 @@ class Keeper:
             self._changed.notify_all()
         return moved
 
-    async def _end(self, shards: list[str]) -> None:
-        for shard in shards:
-            await _ask(shard, "quiet")
+    def _kill(self, shards: list[str]) -> None:
+        for shard in filter(_is_there, shards):
             package().kill(package().get_actor(shard, namespace=NAMESPACE))
+
+
+def _is_there(shard: str) -> bool:
+    try:
+        package().get_actor(shard, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 async def _ask(shard: str, method: str, *arguments: Any) -> Any:
@@ -324,7 +336,7 @@ class Shard:
         sequence = self._served.sequences.get(key)
         if sequence is not None:  # else that request was its last
             try:
-                went = await _ask(shard, "take", key, sequence.stream.state, sequence.client)
+                went = await _ask(shard, "take", key, sequence.stream.state, sequence.client, self._hash)
             except Exception:
                 log.exception("a sequence could not be handed over", extra={"sequence": key, "to": shard})
             self._served._end(key, sequence, expired=not went)
@@ -333,8 +345,10 @@ class Shard:
             self._step.notify_all()
         return went
 
-    async def take(self, key: SequenceId, state: dict[str, Any], client: str) -> bool:
-        """Go on with a sequence that another shard had, if there is a place for it."""
+    async def take(self, key: SequenceId, state: dict[str, Any], client: str, model: str) -> bool:
+        """Go on with a sequence that another shard had, if there is a place for it and the model is the same."""
+        if model != self._hash:  # one of the two was killed, and has started again with another bundle
+            return False
         try:
             self._served.resume(key, client, state)
         except PoolFull:
@@ -388,6 +402,7 @@ class Router:
         """The outputs, from the shard that has the sequence, wherever it moves. Raises Fault."""
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
+            version = self._version  # another request may learn of a change while this one is under way
             shard = self._members[0] if request.sequence is None else owner(request.sequence, self._members)
             try:
                 status, found = await self._ask(shard, "infer", request, client)
@@ -405,7 +420,8 @@ class Router:
                 return found
             if status:
                 raise Fault(status, found)
-            self._version, self._members = await self._keeper.members.remote(self._version)
+            if version == self._version:
+                self._version, self._members = await self._keeper.members.remote(version)
         raise Fault(503, "the shards are being changed: send the request again")
 
     async def _ask(self, shard: str, method: str, *arguments: Any) -> Any:

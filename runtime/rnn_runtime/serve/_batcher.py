@@ -82,9 +82,9 @@ class Batcher:
 
     def _finish(self, run: asyncio.Future[list[Result | Exception]], jobs: list[Job]) -> None:
         self._running -= 1
-        failed = None if run.cancelled() else run.exception()
-        found = [failed or StopAsyncIteration()] * len(jobs) if run.cancelled() or failed else run.result()
-        for job, result in zip(jobs, found, strict=True):
+        # Cancelled it is where the event loop ends, with all who wait.
+        found = [] if run.cancelled() else run.result()
+        for job, result in zip(jobs, found, strict=False):
             if job.reply.done():  # nobody waits for it
                 continue
             if isinstance(result, Result):
@@ -98,7 +98,7 @@ class Batcher:
         if len(jobs) > 1:
             try:
                 return list(self._together(jobs))
-            except Error:  # of one of them, which then fails alone
+            except Exception:  # of one of them, which then fails alone, or no memory for all
                 pass
         found: list[Result | Exception] = []
         for job in jobs:

@@ -1,0 +1,37 @@
+"""What a leaf's own lowering cannot see: two transpositions, one of its output and one of batch_first, that are one."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+DIRECTIONS_LAST, BATCH_FIRST = (0, 2, 1, 3), (1, 0, 2)
+"""(sequence, directions, batch, hidden) -> (sequence, batch, directions, hidden), which a Reshape joins, and
+(sequence, batch, features) -> (batch, sequence, features)."""
+
+
+def join_transpositions(graph: ir.Graph) -> None:
+    """Have the output of both directions transposed once, straight to batch first."""
+    for last in [node for node in graph if _turns(node, BATCH_FIRST)]:
+        joined = _alone(last)
+        first = _alone(joined) if joined is not None and joined.op_type == "Reshape" else None
+        if joined is None or first is None or not _turns(first, DIRECTIONS_LAST):
+            continue
+        first.attributes["perm"] = ir.AttrInt64s("perm", [2, 0, 1, 3])
+        (old,), (new,) = last.outputs, joined.outputs
+        new.shape, new.type = old.shape, old.type
+        name, old.name = old.name, new.name
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        new.name = name
+        graph.remove(last, safe=True)
+
+
+def _turns(node: ir.Node, perm: tuple[int, ...]) -> bool:
+    return node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == perm
+
+
+def _alone(node: ir.Node) -> ir.Node | None:
+    """What gives the first input of a node, where nothing else takes it."""
+    value = node.inputs[0]
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
+        return None
+    return value.producer()

@@ -34,7 +34,7 @@ def _joins(node: ir.Node) -> bool:
     """Whether a node joins the last two of four dimensions, as the lowering of both directions does."""
     if node.op_type != "Reshape" or node.inputs[1] is None or node.inputs[1].const_value is None:
         return False
-    return node.inputs[1].const_value.numpy().tolist() == [0, 0, -1]
+    return list(node.inputs[1].const_value.numpy()) == [0, 0, -1]
 
 
 def _is_output(value: ir.Value | None) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ._errors import InputError
+from ._verify import sequences
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -14,19 +15,23 @@ if TYPE_CHECKING:
 def rows_axis(model: Model) -> str:
     """The name of the batch axis: the lengths', or the states', or the one that no layer runs over.
 
+    A bare file does not tell what its layers run over: there it is the one with "batch" in its name.
+
     Raises:
         InputError: an input has it not, or twice.
     """
     signature, bundle = model.signature, model._bundle
     states = {axis for pair in signature.states for axis in signature.input(pair.input).axes if isinstance(axis, str)}
-    over = {layer.get("axis") for layer in bundle.manifest["layers"]} if bundle is not None else set()
     if signature.lengths is not None:
         axis = signature.input(signature.lengths.input).axes[0]
     elif len(states) == 1:
         axis = next(iter(states))
-    else:
+    elif bundle is not None:
+        over = sequences(signature, [str(layer.get("axis", "")) for layer in bundle.manifest["layers"]])
         named = [axis for axis in signature.axis_names if axis not in over]
         axis = named[0] if len(named) == 1 else "batch"
+    else:  # its only axis may be its steps
+        axis = next((axis for axis in signature.axis_names if "batch" in axis.lower()), "batch")
     wrong = [spec for spec in signature.inputs if spec.axes.count(axis) != 1]
     if not isinstance(axis, str) or wrong:
         raise InputError(

@@ -127,7 +127,10 @@ class Scorer:
             pa, place = columns.arrow(), table.column_names.index(lengths.input)
             if pa.types.is_integer(table.schema.types[place]):
                 to = pa.from_numpy_dtype(np.dtype(self.signature.input(lengths.input).dtype))
-                table = table.set_column(place, lengths.input, table.column(place).cast(to))
+                try:
+                    table = table.set_column(place, lengths.input, table.column(place).cast(to))
+                except pa.ArrowInvalid as error:
+                    raise InputError(f"the column {lengths.input!r} does not fit {to} ({error}): check it") from None
         read = {
             spec.name: columns.rows(spec.name, table.column(spec.name), spec.dtype, _row_axes(spec, self._axis), first)
             for spec in self.signature.inputs

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ._errors import InputError
-from ._verify import sequences
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -20,6 +19,8 @@ def rows_axis(model: Model) -> str:
     Raises:
         InputError: an input has it not, or twice.
     """
+    from ._verify import sequences  # no pool needs it
+
     signature, bundle = model.signature, model._bundle
     states = {axis for pair in signature.states for axis in signature.input(pair.input).axes if isinstance(axis, str)}
     if signature.lengths is not None:
@@ -47,3 +48,12 @@ def lacking(model: Model) -> Mapping[str, str]:
         return {}
     found: Mapping[str, str] = model._bundle.manifest["verified"].get("lacking", {})
     return found
+
+
+def mixes_rows(model: Model) -> bool:
+    """Whether what a row gets depends on the rows beside it: it was seen to, or 8-bit products scale them together.
+
+    Of a bare file neither is known.
+    """
+    operators = model._bundle.manifest["operators"] if model._bundle is not None else ()
+    return "rows" in lacking(model) or any(name.startswith("DynamicQuantize") for name in operators)

@@ -69,16 +69,18 @@ def test_one_that_fails_fails_alone(files: Path, runs: list[tuple[int, ...]]) ->
     assert len(runs) == 1 + 1 + 4 + 4  # the first, the rest joined, those one by one, and the comparisons
 
 
-def test_a_model_that_was_seen_to_mix_rows_gets_each_request_by_itself(
+def test_a_model_that_mixes_rows_gets_each_request_by_itself(
     tmp_path: Path, files: Path, reseal: Callable[..., Path], runs: list[tuple[int, ...]]
 ) -> None:
     data = (files / "features.onnx").read_bytes()
     signature = rnn_runtime.load(files / "features.onnx").signature
-    for lacks, joined in (({}, True), ({"rows": "row 1 changes row 0"}, False)):
-        folder = tmp_path / str(joined)
+    eight_bits = {"operators": {"DynamicQuantizeLSTM": 1, "Add": 2}}
+    mixed = {"verified": {"lacking": {"rows": "row 1 changes row 0"}}}
+    for k, (says, joined) in enumerate([({}, True), (mixed, False), (eight_bits, False)]):
+        folder = tmp_path / str(k)
         folder.mkdir()
         (folder / "model.onnx").write_bytes(data)
-        reseal(folder, signature=signature, verified={"lacking": lacks})
+        reseal(folder, signature=signature, **says)
         runs.clear()
         ask(Batcher(rnn_runtime.load(folder), workers=1), features(8, (1, 3, 4)))
         assert len(runs) == (2 if joined else 8)

@@ -95,10 +95,17 @@ def test_rows_that_must_not_see_padding_never_do(name: str, files: Path, monkeyp
     assert sorted(shapes) == sorted((n, lengths.count(n), 4) for n in set(lengths))
 
 
-def test_what_the_model_was_seen_to_lack_is_heeded(
-    bundle: Path, reseal: Callable[..., Path], rnn_signature: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "says", [{"verified": {"lacking": {"rows": "row 1 changes row 0"}}}, {"operators": {"DynamicQuantizeLinear": 2}}]
+)
+def test_rows_that_would_change_each_other_run_alone(
+    says: dict[str, Any],
+    bundle: Path,
+    reseal: Callable[..., Path],
+    rnn_signature: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reseal(bundle, signature=rnn_signature, verified={"lacking": {"rows": "row 1 changes row 0"}})
+    reseal(bundle, signature=rnn_signature, **says)
     scorer = Scorer(bundle)
     shapes = batches_of(scorer, monkeypatch)
     scorer(table(sequences(20)))

@@ -23,6 +23,7 @@ from .mode import Capture
 from .module import REFUSED, copied, twin
 from .prepare import Prepared
 from .sample import Sampler
+from .values import way_out
 
 Size = int | Callable[[Mapping[str, Any]], Any]
 """The size of an axis, or how it follows from the sizes of the others."""
@@ -254,8 +255,8 @@ def _refusal(
     where = f" ({line})" if line else ""
     if "data-dependent" in text:
         return ExportError(
-            f"the model decides by the value of a tensor{where}, and a graph has one way: compute both and choose with "
-            "torch.where, use a number of that value in tensor operations alone, or take the decision out of the model"
+            f"the model decides by the value of a tensor{where}, and a graph has one way: use a number of that value "
+            f"in tensor operations alone. {way_out(line.strip('`'))}"
         )
     return ExportError(
         f"the model cannot be captured{where}: {type(error).__name__}: {text.strip().partition(chr(10))[0]}"

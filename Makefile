@@ -40,6 +40,7 @@ test-serve: $(SERVE_VENV)/.installed ## run the server's tests, with Triton's cl
 
 test-ray: $(RAY_VENV)/.installed ## run the tests on a Ray cluster of two workers, some of which are killed (another 300 MB)
 	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/ray tests/runtime/test_score.py
+
 ROUNDS ?= 9
 bench: $(BENCH_VENV)/.installed ## measure whole models against their peers and write the tables in benchmarks/README.md; a quiet machine is needed
 	$(BENCH_VENV)/bin/python benchmarks/suite.py --prepare

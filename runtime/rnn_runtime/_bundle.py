@@ -121,6 +121,13 @@ class Bundle:
         for name in self.files:
             self.verify(name)
 
+    def replaced(self) -> bool:
+        """Whether another bundle lies in the folder by now, or none."""
+        try:
+            return _parse(self.path, _read_manifest(self.path)) != self.manifest
+        except BundleError:
+            return True
+
     def _find(self, name: str) -> tuple[FileSpec, Path]:
         if name not in self.files:
             listed = ", ".join(self.files) or "none"

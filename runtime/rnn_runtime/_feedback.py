@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _feeds
+from . import _feeds, _values
 from ._errors import InputError
 from ._signature import Signature
 
@@ -26,6 +26,8 @@ def feedback(
     """See Stream.feedback. `batch` is the name of the axis of rows, None where its size is fixed."""
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise InputError(f"steps is {steps!r}; expected 1 or more")
+    if _values.among(inputs):
+        raise InputError("what is fed back passes through the host: give NumPy arrays, and no OrtValues")
     signature = stream._signature
     name, output = _pair(signature, back)
     given: dict[str, Any] = dict(_feeds.gather(signature, inputs))
@@ -82,8 +84,8 @@ def _pair(signature: Signature, back: tuple[str, str] | None) -> tuple[str, str]
     outputs = [spec.name for spec in signature.outputs if spec.name not in states]
     if back is None and len(inputs) == len(outputs) == 1:
         return inputs[0], outputs[0]
-    if back is not None and len(back) == 2 and back[0] in inputs and back[1] in outputs:
-        return back
+    if isinstance(back, tuple | list) and len(back) == 2 and back[0] in inputs and back[1] in outputs:
+        return back[0], back[1]
     raise InputError(
         f"back is {back!r}; expected an input and the output that is fed back to it: the inputs are "
         f"{', '.join(inputs)}; the outputs {', '.join(outputs) or 'none'}"

@@ -188,8 +188,8 @@ class Model:
     def _run_values(self, inputs: Any, state: Any, lengths: object) -> dict[str, Any]:
         """All outputs as OrtValues on the model's device, from inputs and states of which some are OrtValues."""
         given = _feeds.gather(self.signature, inputs, state, lengths)
-        lengths_name = self.signature.lengths.input if self.signature.lengths else None
-        stand_ins, values = _values.split(given, lengths_name)
+        counts = [spec.input for spec in (self.signature.lengths, *self.signature.more_lengths) if spec is not None]
+        stand_ins, values = _values.split(given, counts)
         feeds = _feeds.make(self.signature, stand_ins)
         if self._options.nan == "raise":
             _guards.refuse_nan({name: array for name, array in feeds.items() if name not in values})

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from . import _fork
 from ._errors import Error, InputError, PoolFull, QueueFull, StreamClosed
+from ._independent import mixes_rows
 from ._metrics import PoolMetrics, Recorder
 from ._result import Result
 from ._rows import Arrays, Piece, Rows
@@ -58,7 +59,8 @@ class StreamPool:
         max_wait_ms: how long a chunk waits for others to share its batch, in milliseconds; 0 waits for none.
         max_queue: how many chunks may wait in all, 4 per stream if left out. One stream has its share of them,
             max_queue / capacity and at least 1, so that it cannot fill the queue for the others.
-        max_batch: the most chunks in one batch; `capacity` if left out.
+        max_batch: the most chunks in one batch; if left out `capacity`, or 1 where rows would change each other, as
+            in an int8 bundle, whose activations have one scale for the whole batch.
         idle_timeout: a stream without a push for this many seconds is ended, and its slot freed; None ends none.
 
     Raises:
@@ -77,7 +79,8 @@ class StreamPool:
     ) -> None:
         _require_count("capacity", capacity)
         max_queue = 4 * capacity if max_queue is None else max_queue
-        max_batch = capacity if max_batch is None else max_batch
+        if max_batch is None:
+            max_batch = 1 if mixes_rows(model) else capacity
         _require_count("max_queue", max_queue)
         _require_count("max_batch", max_batch)
         _require_time("max_wait_ms", max_wait_ms, "milliseconds, 0 or more", zero=True)

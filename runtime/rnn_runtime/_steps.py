@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _external, _session
 from ._bundle import STEP, Bundle
+from ._errors import BundleError
 
 if TYPE_CHECKING:
     from ._device import Device
@@ -19,7 +20,7 @@ class Steps:
 
     Args:
         name, dimension: an input, and where it has the axis.
-        make: makes the session.
+        make: makes the session, or gives None where it cannot be had any more.
     """
 
     def __init__(self, name: str, dimension: int, make: Callable[[], Any]) -> None:
@@ -28,7 +29,7 @@ class Steps:
         self._lock = threading.Lock()
 
     def session(self, inputs: Mapping[str, Any], otherwise: Any) -> Any:
-        """The session for these checked inputs: `otherwise` where there is more than one step.
+        """The session for these checked inputs: `otherwise`, the sequences', where there is more than one step.
 
         Raises:
             BundleError: the graph is damaged.
@@ -37,7 +38,7 @@ class Steps:
             return otherwise
         if self._session is None:
             with self._lock:
-                self._session = self._session or self._make()
+                self._session = self._session or self._make() or otherwise
         return self._session
 
 
@@ -56,12 +57,20 @@ def of(axis: str | None, signature: Signature, make: Callable[[], Any]) -> Steps
 def sealed(bundle: Bundle, device: Device, threads: int | None, weights: int) -> Any:
     """The session over step.onnx of a bundle, as that over model.onnx is made.
 
+    None where the bundle was replaced or removed since it was opened: an app that has it goes on with what it has.
+
     Raises:
         BundleError: the graph is damaged.
     """
-    model = bundle.read(STEP)
-    for name in _external.check(model, bundle.path):
-        bundle.verify(name)
-    session = _session.create(model, device, threads, bundle.path, weights)
-    _session.agree(session, bundle.signature)
-    return session
+    try:
+        model = bundle.read(STEP)
+        for name in _external.check(model, bundle.path):
+            bundle.verify(name)
+        session = _session.create(model, device, threads, bundle.path, weights)
+        _session.agree(session, bundle.signature)
+    except BundleError:
+        if bundle.replaced():
+            return None
+        raise
+    # ONNX Runtime reads the weights by itself, after they were verified: by then they may be another bundle's.
+    return None if bundle.replaced() else session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ def among(inputs: object) -> bool:
     return any(_is_value(item) for item in items)
 
 
-def split(given: Mapping[str, Any], lengths: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(given: Mapping[str, Any], lengths: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The OrtValues among inputs; and the inputs with empty arrays of their shapes and dtypes instead, to check.
 
     Args:
         given: inputs by name.
-        lengths: the one whose values are checked too, so that it comes to the host.
+        lengths: those whose values are checked too, so that they come to the host.
 
     Raises:
         InputError: an array cannot be taken as it is.
@@ -33,7 +33,7 @@ def split(given: Mapping[str, Any], lengths: str | None) -> tuple[dict[str, Any]
     values = {name: as_value(name, item) for name, item in given.items() if _is_value(item)}
     stand_ins: dict[str, Any] = {}
     for name in list(values):
-        if name == lengths:
+        if name in lengths:
             stand_ins[name] = values.pop(name).numpy()
         else:
             dtype = _session.dtype(name, values[name].data_type())

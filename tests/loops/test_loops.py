@@ -303,6 +303,7 @@ def test_products_with_the_input_leave_the_scan(tmp_path):
     _, bundle = exported("LayerNormLSTM", tmp_path / "bundle", formats=["onnx"])
     outer, (body,) = kinds(bundle)
     assert sum(kind in ("Gemm", "MatMul") for kind in body) == 1
+    assert body.count("Add") == 1  # of the cell's new state; the input's share goes into the Gemm
     assert sum(kind in ("Gemm", "MatMul") for kind in outer) == 1
 
 

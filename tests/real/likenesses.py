@@ -1247,7 +1247,7 @@ class DictPolicy(WrongNames):
     """A policy on dicts of observations and of states, a mask of where an episode goes on."""
 
 
-@likeness(XN, lambda b, t: (frames(b, t), lengths(b, t)), refused="cannot be captured")
+@likeness(XN, lambda b, t: (frames(b, t), lengths(b, t)), refused="'inward' is TorchScript already")
 class Scripted(nn.Module):
     """A part of the model is TorchScript already."""
 

@@ -139,8 +139,10 @@ def main() -> None:
         options.kept.write_text(json.dumps(other))
     outcomes = Outcomes()
     os.chdir(ROOT)
+    # rnn_export is imported already, so that its plugin's own assertions cannot be told in full.
+    told = ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     code = pytest.main(
-        ["tests/reported", "-m", "full or not full", "-q", "--show-capture=no", "-p", "no:cacheprovider"],
+        ["tests/reported", "-m", "full or not full", "-q", "--show-capture=no", "-p", "no:cacheprovider", *told],
         plugins=[outcomes],
     )
     options.output.write_text(page(outcomes, other), encoding="utf-8")

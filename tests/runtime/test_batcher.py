@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import rnn_runtime
-from rnn_runtime import Error, InputError, Model
+from rnn_runtime import Error, InputError, Model, Signature, TensorSpec
 from rnn_runtime.serve._batcher import Batcher
 
 
@@ -68,16 +69,18 @@ def test_one_that_fails_fails_alone(files: Path, runs: list[tuple[int, ...]]) ->
     assert len(runs) == 1 + 1 + 4 + 4  # the first, the rest joined, those one by one, and the comparisons
 
 
-def test_a_model_that_was_seen_to_mix_rows_gets_each_request_by_itself(
+def test_a_model_that_mixes_rows_gets_each_request_by_itself(
     tmp_path: Path, files: Path, reseal: Callable[..., Path], runs: list[tuple[int, ...]]
 ) -> None:
     data = (files / "features.onnx").read_bytes()
     signature = rnn_runtime.load(files / "features.onnx").signature
-    for lacks, joined in (({}, True), ({"rows": "row 1 changes row 0"}, False)):
-        folder = tmp_path / str(joined)
+    eight_bits = {"operators": {"DynamicQuantizeLSTM": 1, "Add": 2}}
+    mixed = {"verified": {"lacking": {"rows": "row 1 changes row 0"}}}
+    for k, (says, joined) in enumerate([({}, True), (mixed, False), (eight_bits, False)]):
+        folder = tmp_path / str(k)
         folder.mkdir()
         (folder / "model.onnx").write_bytes(data)
-        reseal(folder, signature=signature, verified={"lacking": lacks})
+        reseal(folder, signature=signature, **says)
         runs.clear()
         ask(Batcher(rnn_runtime.load(folder), workers=1), features(8, (1, 3, 4)))
         assert len(runs) == (2 if joined else 8)
@@ -91,3 +94,16 @@ def test_outputs_whose_size_depends_on_others_are_not_joined(name: str, files: P
 def test_as_many_run_at_once_as_there_are_workers(files: Path, runs: list[tuple[int, ...]]) -> None:
     ask(Batcher(rnn_runtime.load(files / "features.onnx"), workers=3), features(9, (1, 3, 4)))
     assert sorted(runs) == [(1, 3, 4)] * 3 + [(6, 3, 4)]
+
+
+def test_steps_are_no_rows_where_the_batch_is_of_a_fixed_size(
+    tmp_path: Path, files: Path, reseal: Callable[..., Path]
+) -> None:
+    x, output = (TensorSpec(name, "float32", ("steps", 1, 4)) for name in ("x", "output"))
+    bare = rnn_runtime.load(files / "features.onnx")
+    assert Batcher(replace(bare, signature=Signature((x,), (output,))), workers=1)._axis is None
+    (tmp_path / "model.onnx").write_bytes((files / "features.onnx").read_bytes())
+    for over in ("steps", "steps - 2", "2*steps"):
+        reseal(tmp_path, signature=bare.signature, layers=[{"axis": over}])
+        bundle = replace(rnn_runtime.load(tmp_path), signature=Signature((x,), (output,)))
+        assert Batcher(bundle, workers=1)._axis is None, over

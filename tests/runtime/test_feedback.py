@@ -86,7 +86,7 @@ def test_steps_are_a_number_of_them(steps):
         feedback(Counter((IDS,), (SCORES,)), np.array([[1]]), steps, None, None, "batch")
 
 
-@pytest.mark.parametrize("back", [None, ("ids", "h_n"), ("h", "scores"), ("memory", "none"), ("ids",)])
+@pytest.mark.parametrize("back", [None, ("ids", "h_n"), ("h", "scores"), ("memory", "none"), ("ids",), "ids", 2])
 def test_the_pair_is_an_input_and_an_output(back):
     with pytest.raises(InputError, match="the inputs are ids, memory; the outputs scores"):
         feedback(Counter((IDS, MEMORY), (SCORES,)), {}, 1, back, None, "batch")
@@ -135,3 +135,14 @@ def test_lengths_are_no_input_to_feed_back():
     stream._signature = Signature((*old.inputs, spec), old.outputs, old.states, LengthsSpec("lengths", "time"))
     with pytest.raises(InputError, match="the inputs are ids;"):
         feedback(stream, np.array([[1]]), 1, ("lengths", "scores"), None, "batch")
+
+
+def test_values_are_refused_before_anything_is_pushed(files):
+    import onnxruntime
+
+    stream = load(files / "rnn.onnx").stream()
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ones((1, 1, 4), np.float32))
+    for inputs in (value, {"x": value}):
+        with pytest.raises(InputError, match="give NumPy arrays, and no OrtValues"):
+            stream.feedback(inputs, 3, back=("x", "output"))
+    assert not stream.state["h_0"].any()

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +264,19 @@ def test_a_state_spec_of_the_fixtures_is_read_from_the_file(rnn: Model, packed: 
     assert rnn.signature.states == (StateSpec("h_0", "h_n"),)
     assert packed.signature.lengths is not None
     assert packed.signature.lengths.minimum == 1
+
+
+def test_more_lengths_among_values_are_looked_at(tmp_path: Path, files: Path, reseal: Any) -> None:
+    import onnxruntime
+
+    value, packed = onnxruntime.OrtValue.ortvalue_from_numpy, load(files / "packed.onnx").signature
+    (tmp_path / "model.onnx").write_bytes((files / "packed.onnx").read_bytes())
+    assert packed.lengths is not None
+    reseal(tmp_path, signature=replace(packed, lengths=None, more_lengths=(packed.lengths,)))
+    model, x = load(tmp_path), np.ones((5, 2, 4), np.float32)
+    for lengths in ([5, 2], [1, 4]):
+        given = {"x": x, packed.lengths.input: np.array(lengths)}
+        found = model.run({name: value(array) for name, array in given.items()})
+        np.testing.assert_array_equal(found["output"].numpy(), model.run(given)["output"])
+    with pytest.raises(InputError, match=r"lengths\[1\] is 6; a length is 1 to 5"):
+        model.run({"x": value(x), packed.lengths.input: value(np.array([5, 6]))})

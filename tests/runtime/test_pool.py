@@ -1178,3 +1178,21 @@ def test_percentiles_are_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pool_has_room_for_32_streams_unless_it_is_told(rnn):
     with StreamPool(rnn) as pool:
         assert pool.capacity == 32
+
+
+def test_streams_that_would_change_each_other_run_one_by_one(
+    bundle: Path, reseal: Callable[..., Path], rnn_signature: Any
+) -> None:
+    def largest(**options: Any) -> float:
+        """Of the batches that four streams make, which push at once."""
+        with StreamPool(load(bundle), 4, max_wait_ms=10_000, **options) as pool:
+            streams = [pool.open() for _ in range(4)]
+            for future in [stream.submit(np.ones((2, 1, 4), np.float32)) for stream in streams]:
+                future.result(SECONDS)
+            return pool.metrics().batch_size.largest
+
+    assert largest() == 4
+    for says in ({"operators": {"DynamicQuantizeLSTM": 1}}, {"verified": {"lacking": {"rows": "row 1 changes row 0"}}}):
+        reseal(bundle, signature=rnn_signature, **says)
+        assert largest() == 1
+        assert largest(max_batch=2) == 2  # who asks for it gets it

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,17 @@ def test_rows_that_must_not_see_padding_never_do(name: str, files: Path, monkeyp
     assert sorted(shapes) == sorted((n, lengths.count(n), 4) for n in set(lengths))
 
 
-def test_what_the_model_was_seen_to_lack_is_heeded(
-    bundle: Path, reseal: Callable[..., Path], rnn_signature: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "says", [{"verified": {"lacking": {"rows": "row 1 changes row 0"}}}, {"operators": {"DynamicQuantizeLinear": 2}}]
+)
+def test_rows_that_would_change_each_other_run_alone(
+    says: dict[str, Any],
+    bundle: Path,
+    reseal: Callable[..., Path],
+    rnn_signature: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reseal(bundle, signature=rnn_signature, verified={"lacking": {"rows": "row 1 changes row 0"}})
+    reseal(bundle, signature=rnn_signature, **says)
     scorer = Scorer(bundle)
     shapes = batches_of(scorer, monkeypatch)
     scorer(table(sequences(20)))
@@ -337,3 +345,39 @@ def test_the_record_tells_what_the_results_are_made_of(
     assert record["parts"][1] == {
         "name": "part-00001.parquet", "source": "b.parquet", "groups": [0, 2], "first": 0, "rows": 80,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_a_damaged_page_is_told_of_its_file_and_nothing_of_the_part_stays(
+    files: Path, tmp_path: Path, compression: str
+) -> None:
+    pq.write_table(table(sequences(300)).drop_columns(["id"]), tmp_path / "in.parquet", compression=compression)
+    data = bytearray((tmp_path / "in.parquet").read_bytes())
+    data[4:90] = bytes(range(100, 186))  # the header of the first page, and more
+    (tmp_path / "in.parquet").write_bytes(data)
+    with pytest.raises(InputError, match=r"in\.parquet: its rows cannot be read \(.+\): check the file"):
+        rnn_runtime.score(files / "rnn.onnx", tmp_path / "in.parquet", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".lock", "_score.json"}
+
+
+def test_a_length_too_large_for_its_type_is_told(files: Path) -> None:
+    lengths = pa.array([2, 2**63 + 1], pa.uint64())
+    with pytest.raises(InputError, match="the column 'lengths' does not fit int64"):
+        Scorer(files / "packed.onnx")(table(sequences(2), lengths=lengths))
+
+
+def test_a_run_that_was_killed_before_it_had_written_its_record_goes_on(files: Path, tmp_path: Path) -> None:
+    pq.write_table(table(sequences(3)), tmp_path / "in.parquet")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "._score.json.partial").write_text("{")
+    found = rnn_runtime.score(files / "rnn.onnx", tmp_path / "in.parquet", tmp_path / "out")
+    assert (found.rows, found.kept) == (3, 0)
+    assert not (tmp_path / "out" / "._score.json.partial").exists()
+
+
+def test_the_only_axis_of_a_bare_file_is_not_taken_for_its_rows(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, output = (rnn_runtime.TensorSpec(name, "float32", ("steps", 1, 4)) for name in ("x", "output"))
+    bare = replace(rnn_runtime.load(files / "features.onnx"), signature=rnn_runtime.Signature((x,), (output,)))
+    monkeypatch.setattr("rnn_runtime._score.scorer.load", lambda *_, **__: bare)
+    with pytest.raises(InputError, match="every input needs the axis 'batch' once"):
+        Scorer(files / "features.onnx")

@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rnn_runtime import BundleError, Signature, StreamPool, load
+from rnn_runtime import BundleError, Signature, StreamPool, _session, load
 
 
 @pytest.fixture
@@ -108,3 +110,55 @@ def test_an_entry_without_the_file_is_refused(stepping: Path) -> None:
     (stepping / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="its step is"):
         load(stepping)
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_who_has_loaded_a_bundle_goes_on_with_it_when_it_is_replaced(
+    stepping: Path, close: Any, make_numbers: Any, reseal: Any, rnn_signature: Any, how: str
+) -> None:
+    model, one = load(stepping), make_numbers(1, 2, 4)
+    if how == "replaced":
+        (stepping / "step.onnx").write_bytes(b"another model's")
+        reseal(stepping, signature=rnn_signature, step={"axis": "sequence"}, name="another")
+    else:
+        shutil.rmtree(stepping)
+    assert close(model.run(one), one, None, biases=True)  # the first graph takes single steps too
+    stream = model.stream(batch=2)
+    for _ in range(4):
+        before = stream.state["h_0"]
+        assert close(stream.push(one), one, before, biases=True)
+
+
+def test_a_bundle_that_is_replaced_while_its_weights_are_read_is_not_mixed_with_the_other(
+    stepping: Path, close: Any, make_numbers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, one, create = load(stepping), make_numbers(1, 1, 4), _session.create
+
+    def slow(*arguments: Any) -> Any:
+        made = create(*arguments)
+        shutil.rmtree(stepping)
+        return made
+
+    monkeypatch.setattr(_session, "create", slow)
+    assert close(model.run(one), one, None, biases=True)
+
+
+def test_threads_that_make_the_first_single_step_at_once_share_one_session(
+    stepping: Path, close: Any, make_numbers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, create = [], _session.create
+
+    def counted(*arguments: Any) -> Any:
+        made.append(create(*arguments))
+        return made[-1]
+
+    model, one, start = load(stepping), make_numbers(1, 1, 4), threading.Barrier(8)
+    monkeypatch.setattr(_session, "create", counted)
+
+    def step(_: int) -> Any:
+        start.wait()
+        return model.run(one)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(close(result, one, None, biases=False) for result in pool.map(step, range(8)))
+    assert len(made) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="needs the extra export")
+torch = pytest.importorskip("torch", reason="needs the extra export")
 onnx = pytest.importorskip("onnx", reason="needs the extra export")
 grpcclient = pytest.importorskip("tritonclient.grpc", reason="make test-serve brings it")
 
@@ -172,6 +173,35 @@ def test_only_requests_whose_answers_do_not_depend_on_each_other_share_a_batch()
     assert plan(Signature((ids,), (y,))).gathers
     assert not plan(Signature((ids, lengths), (longest,), lengths=LengthsSpec("lengths", "sequence"))).gathers
     assert plan(Signature((tensor("x", "a"),), (tensor("y", "b"),))).axis is None
+
+
+def test_steps_are_not_taken_for_rows(tmp_path: Path) -> None:
+    for name, axes, size in (("steps", {"x": {0: "steps"}}, 0), ("both", {"x": {0: "steps", 1: "batch"}}, 64)):
+        rnn_export.export(Bidirectional(), torch.randn(5, 2, 4), tmp_path / name, axes=axes, formats=["onnx"])
+        made = _config.read(write(tmp_path / name, tmp_path / "repository") / "config.pbtxt")
+        assert made.max_batch_size == size and made.HasField("dynamic_batching") == bool(size)
+
+
+def test_sequences_that_would_change_each_other_run_one_by_one(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "lstm", tmp_path / "lstm")
+    manifest = json.loads((tmp_path / "lstm" / "manifest.json").read_text())
+    manifest["operators"]["DynamicQuantizeLinear"] = 1
+    (tmp_path / "lstm" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(rnn_runtime.InputError, match=r"rows of this model change each other.*take --strategy oldest"):
+        write(tmp_path / "lstm", tmp_path / "repository", Options(strategy="direct"))
+    folder = write(tmp_path / "lstm", tmp_path / "repository", Options(strategy="oldest"))
+    assert _config.read(folder / "config.pbtxt").max_batch_size == 1
+    folder = write(tmp_path / "lstm", tmp_path / "repository", Options(backend="python"), overwrite=True)
+    assert json.loads((folder / "1" / "plan.json").read_text())["gathers"] is False
+
+
+class Bidirectional(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(4, 3, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x)[0]
 
 
 def test_a_model_that_is_there_is_replaced_only_when_asked(models: Path, tmp_path: Path) -> None:

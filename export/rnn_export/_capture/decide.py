@@ -23,7 +23,7 @@ from .builtins import symbolic
 from .module import Flat, copied, float64, wide_copy
 from .prepare import Prepared
 from .sample import Sampler
-from .values import Decisions, Event, Place
+from .values import Decisions, Event, Place, way_out
 
 TOLERANCE = 1e-9
 """Times the largest value where that is above 1, in float64."""
@@ -157,8 +157,7 @@ def _refusal(place: Place, trials: Mapping[bool, Sequence[_Run]], ways: Mapping[
     seen = "inputs go either way, and neither way" if both else "no way"
     return (
         f"the model decides by the value of a tensor ({place}), and a graph has one way: {seen} gives what eager "
-        "PyTorch gives on inputs that go the other way. Compute both and choose with torch.where, or take the decision "
-        "out of the model"
+        f"PyTorch gives on inputs that go the other way. {way_out(place.text)}"
     )
 
 

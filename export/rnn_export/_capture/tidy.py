@@ -40,16 +40,16 @@ def _drop_zero_states(program: ExportedProgram) -> None:
         node.args = tuple(args)
 
 
-_VIEWS = {
-    *(aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int),
-    # PyTorch leaves a dimension that is not 1 where it is; ONNX's Squeeze does not take it.
-    *(aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default),
-}
+_VIEWS = {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
+_SQUEEZES = {aten.squeeze.dim, aten.squeeze.dims}
 
 
 def _drop_idle_views(program: ExportedProgram) -> None:
     """Leave out reshapes that together give the shape there was, as between two layers over packed data."""
     for node in list(program.graph.nodes):
+        # PyTorch leaves a dimension that is not 1 where it is; ONNX's Squeeze does not take it.
+        if node.target in _SQUEEZES and _shape(node) == _shape(node.all_input_nodes[0]):
+            node.replace_all_uses_with(node.all_input_nodes[0])
         source = node
         while source.target in _VIEWS:
             source = source.all_input_nodes[0]

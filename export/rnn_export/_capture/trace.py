@@ -12,6 +12,7 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor, nn
+from torch._export.verifier import SpecViolationError
 from torch.export import Dim, ExportedProgram
 
 from .._errors import ExportError
@@ -23,6 +24,7 @@ from .mode import Capture
 from .module import REFUSED, copied, twin
 from .prepare import Prepared
 from .sample import Sampler
+from .values import way_out
 
 Size = int | Callable[[Mapping[str, Any]], Any]
 """The size of an axis, or how it follows from the sizes of the others."""
@@ -259,8 +261,14 @@ def _refusal(
     where = f" ({line})" if line else ""
     if "data-dependent" in text:
         return ExportError(
-            f"the model decides by the value of a tensor{where}, and a graph has one way: compute both and choose with "
-            "torch.where, use a number of that value in tensor operations alone, or take the decision out of the model"
+            f"the model decides by the value of a tensor{where}, and a graph has one way: use a number of that value "
+            f"in tensor operations alone. {way_out(line.strip('`'))}"
+        )
+    scripted = [name for name, part in prepared.flat.model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted and isinstance(error, SpecViolationError):
+        return ExportError(
+            f"the model cannot be captured: {scripted[0]!r} is TorchScript already, whose parameters torch.export "
+            "cannot hold: give the model the module that it was made of"
         )
     return ExportError(
         f"the model cannot be captured{where}: {type(error).__name__}: {text.strip().partition(chr(10))[0]}"

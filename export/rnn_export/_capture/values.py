@@ -95,6 +95,16 @@ class Place:
         return f"`{self.text}` ({self.file}:{self.line})"
 
 
+def way_out(line: str) -> str:
+    """What to write in the place of a line that decides by a value."""
+    if line.startswith(("for ", "while ")):
+        return (
+            "Make a fixed number of steps, as many as there can be, and let a mask keep what is done: "
+            "x = torch.where(done, x, step(x))"
+        )
+    return "Compute both and choose with torch.where, or take the decision out of the model"
+
+
 @dataclass(frozen=True)
 class Event:
     """One decision that was made: where, what the value says, and the inputs that it depends on."""

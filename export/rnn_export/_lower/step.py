@@ -23,7 +23,32 @@ def bodies(
 ) -> dict[int, ir.Graph]:
     """The ONNX graph of each step that `program` runs, made by `convert` from an exported program."""
     scans = [node for node in program.graph.nodes if node.target is target]
-    return {node.args[0]: convert(_program(STEPS[node.args[0]], _inputs(node))).graph for node in scans}
+    graphs = {node.args[0]: convert(_program(STEPS[node.args[0]], _inputs(node))).graph for node in scans}
+    for graph in graphs.values():
+        _join_sums(graph)
+    return graphs
+
+
+def _join_sums(graph: ir.Graph) -> None:
+    """Make `Add(Gemm(h, w), x)` one Gemm: in a small step each node counts."""
+    for product in [node for node in graph if node.op_type == "Gemm" and len(node.inputs) == 2]:
+        (value,) = product.outputs
+        users = [use.node for use in value.uses()]
+        if len(users) != 1 or users[0].op_type != "Add" or value.is_graph_output():
+            continue
+        (total,) = users
+        other = next((x for x in total.inputs if x is not value), None)
+        shapes = [None if x is None or x.shape is None else list(x.shape) for x in (value, other)]
+        if shapes[0] is None or shapes[0] != shapes[1]:
+            continue
+        # At the sum's place all that it takes is known.
+        settings = {name: setting.value for name, setting in product.attributes.items()}
+        joined = ir.node("Gemm", [*product.inputs, other], settings)
+        joined.outputs[0].shape, joined.outputs[0].type = value.shape, value.type
+        joined.outputs[0].name = total.outputs[0].name
+        graph.insert_before(total, joined)
+        ir.convenience.replace_all_uses_with(total.outputs[0], joined.outputs[0], replace_graph_outputs=True)
+        graph.remove([total, product], safe=True)
 
 
 def _inputs(scan: fx.Node) -> list[Tensor]:

@@ -13,8 +13,9 @@ def join_transpositions(graph: ir.Graph) -> None:
     """Have the output of both directions transposed once, straight to batch first."""
     for last in [node for node in graph if _turns(node, BATCH_FIRST)]:
         joined = _alone(last)
-        first = _alone(joined) if joined is not None and joined.op_type == "Reshape" else None
-        if joined is None or first is None or not _turns(first, DIRECTIONS_LAST):
+        first = _alone(joined) if joined is not None and _joins(joined) else None
+        # A model may well turn and reshape in this way itself, for other ends: only an operator's output counts.
+        if joined is None or first is None or not _turns(first, DIRECTIONS_LAST) or not _is_output(first.inputs[0]):
             continue
         first.attributes["perm"] = ir.AttrInt64s("perm", [2, 0, 1, 3])
         (old,), (new,) = last.outputs, joined.outputs
@@ -27,6 +28,19 @@ def join_transpositions(graph: ir.Graph) -> None:
 
 def _turns(node: ir.Node, perm: tuple[int, ...]) -> bool:
     return node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == perm
+
+
+def _joins(node: ir.Node) -> bool:
+    """Whether a node joins the last two of four dimensions, as the lowering of both directions does."""
+    if node.op_type != "Reshape" or node.inputs[1] is None or node.inputs[1].const_value is None:
+        return False
+    return list(node.inputs[1].const_value.numpy()) == [0, 0, -1]
+
+
+def _is_output(value: ir.Value | None) -> bool:
+    """Whether a value is the output Y of a recurrent operator."""
+    node = None if value is None else value.producer()
+    return node is not None and node.op_type in ("RNN", "LSTM", "GRU") and value is node.outputs[0]
 
 
 def _alone(node: ir.Node) -> ir.Node | None:

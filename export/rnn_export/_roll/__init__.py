@@ -111,6 +111,8 @@ def _unrolled(
                 raise Unalike(f"another loop goes over {another.number}{where}") from None
             lengths.append(another)
             continue
+        except ExportError as reason:
+            raise Unalike(f"written out, {reason}", final=True) from None
         return prepared, lengths, points, [normal_form(program) for program in traces]
 
 

@@ -65,6 +65,10 @@ def config(name: str, plan: Plan, options: Options) -> Any:
     made = proto.ModelConfig(name=name, backend=options.backend, max_batch_size=options.max_batch)
     if plan.axis is None:
         made.max_batch_size = 0
+    elif plan.states and not plan.gathers and options.backend == "onnxruntime":
+        if options.strategy == "direct":
+            raise InputError("rows of this model change each other, as those of int8 do: take --strategy oldest")
+        made.max_batch_size = 1
     if options.backend == "onnxruntime":
         made.default_model_filename = "model.onnx"
     for spec in plan.inputs:

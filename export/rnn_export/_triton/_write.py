@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 import rnn_runtime
 from rnn_runtime import DependencyError, InputError, MismatchError
+from rnn_runtime._independent import mixes_rows, rows_axis
 
 from .._seal import _take_place, _umask
 from ._config import CONFIG, Options, agree, config, messages, read, text
@@ -46,7 +48,7 @@ def write(bundle: str | Path, repository: str | Path, options: Options | None = 
         raise InputError(f"{bundle} is no bundle folder: give the folder that rnn-export export wrote")
     model = rnn_runtime.load(bundle)
     model.check()
-    name, made = bundle.resolve().name, plan(model.signature)
+    name, made = bundle.resolve().name, _independent(plan(model.signature), model)
     target = repository / name
     if not re.fullmatch(r"[\w.-]+", name):
         raise InputError(f"the bundle's name {name!r} is the model's, in letters, digits, '.', '-' and '_': rename it")
@@ -70,6 +72,18 @@ def write(bundle: str | Path, repository: str | Path, options: Options | None = 
     finally:
         shutil.rmtree(parent, ignore_errors=True)
     return target
+
+
+def _independent(made: Plan, model: rnn_runtime.Model) -> Plan:
+    """The plan with what the bundle knows beside its signature: which axis is steps, and if rows change each other."""
+    if not made.states:
+        try:
+            rows = rows_axis(model)
+        except InputError:
+            rows = None
+        if made.axis != rows:  # the one axis that all have may be the steps
+            made = replace(made, axis=None, gathers=False)
+    return replace(made, gathers=False) if mixes_rows(model) else made
 
 
 def _python(bundle: Path, version: Path, made: Plan) -> None:

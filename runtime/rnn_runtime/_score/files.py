@@ -157,7 +157,7 @@ def claimed(folder: Path, record: Any, overwrite: bool) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock, _locked(lock, folder):
-            others = [path.name for path in folder.iterdir() if path.name != ".lock"]
+            others = [path.name for path in folder.iterdir() if path.name not in (".lock", _partial(file).name)]
             if others and not file.exists():
                 raise InputError(f"{folder} has something else in it, {min(others)!r}: choose a new folder")
             if others and file.read_text(encoding="utf-8") != text:
@@ -175,7 +175,7 @@ def claimed(folder: Path, record: Any, overwrite: bool) -> Iterator[None]:
                 path.unlink(missing_ok=True)
             (folder / DONE).touch()
     except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}): check it") from None
+        raise InputError(f"{folder} cannot be written to ({error.strerror or error}): check it") from None
 
 
 def unfinished(folder: Path, parts: Iterable[Part]) -> list[Part]:
@@ -193,13 +193,12 @@ def run_part(scorer: Scorer, part: Part, folder: Path) -> Iterator[int]:
             schema = scorer.schema(file.schema_arrow)
             with pa.parquet.ParquetWriter(partial, schema) as writer:
                 for table in _windows(file, range(*part.groups)):
-                    try:
-                        writer.write_table(scorer(table, first))
-                    except InputError as error:
-                        raise InputError(f"{name}: {error}") from None
+                    writer.write_table(scorer(table, first))
                     first += table.num_rows
                     yield table.num_rows
         partial.replace(folder / part.name)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -210,11 +209,15 @@ def _windows(file: pyarrow.parquet.ParquetFile, groups: Sequence[int]) -> Iterat
     held: list[Any] = []
     if not groups:
         return
-    for batch in file.iter_batches(_READ_ROWS, row_groups=list(groups)):
-        held.append(batch)
-        if sum(b.num_rows for b in held) >= WINDOW_ROWS or sum(b.nbytes for b in held) >= WINDOW_BYTES:
-            yield pa.Table.from_batches(held)
-            held = []
+    try:
+        for batch in file.iter_batches(_READ_ROWS, row_groups=list(groups)):
+            held.append(batch)
+            if sum(b.num_rows for b in held) >= WINDOW_ROWS or sum(b.nbytes for b in held) >= WINDOW_BYTES:
+                yield pa.Table.from_batches(held)
+                held = []
+    except (OSError, pa.ArrowException) as error:
+        why = " ".join(str(error).split())  # Arrow's texts have lines
+        raise InputError(f"its rows cannot be read ({why}): check the file") from None
     if held:
         yield pa.Table.from_batches(held)
 
@@ -267,9 +270,13 @@ def _model_hash(path: Path) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    _partial(path).write_text(text, encoding="utf-8")
+    _partial(path).replace(path)
+
+
+def _partial(path: Path) -> Path:
+    """What a file is called while it is written."""
+    return path.with_name(f".{path.name}.partial")
 
 
 @contextlib.contextmanager

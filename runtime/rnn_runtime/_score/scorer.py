@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _guards
 from .._errors import Error, InputError
-from .._independent import lacking, rows_axis
+from .._independent import lacking, mixes_rows, rows_axis
 from .._model import load
 from .._report import compare
 from .._rows import _TOLERANCE, _TRIALS, _cuttable, _padded, _steps_axis
@@ -67,7 +67,7 @@ class Scorer:
             if signature.lengths is not None and signature.lengths.axis in (axes := _row_axes(spec, self._axis))
         }
         lacks = lacking(self.model)
-        self._batch = 1 if "rows" in lacks else batch
+        self._batch = 1 if mixes_rows(self.model) else batch
         # As in a StreamPool: padding is held against rows alone before it is trusted.
         self._trials = _TRIALS
         self._pads = signature.lengths is not None and "padding" not in lacks and _cuttable(signature)
@@ -127,7 +127,10 @@ class Scorer:
             pa, place = columns.arrow(), table.column_names.index(lengths.input)
             if pa.types.is_integer(table.schema.types[place]):
                 to = pa.from_numpy_dtype(np.dtype(self.signature.input(lengths.input).dtype))
-                table = table.set_column(place, lengths.input, table.column(place).cast(to))
+                try:
+                    table = table.set_column(place, lengths.input, table.column(place).cast(to))
+                except pa.ArrowInvalid as error:
+                    raise InputError(f"the column {lengths.input!r} does not fit {to} ({error}): check it") from None
         read = {
             spec.name: columns.rows(spec.name, table.column(spec.name), spec.dtype, _row_axes(spec, self._axis), first)
             for spec in self.signature.inputs

@@ -291,7 +291,8 @@ class Shard:
         """200 and the outputs; a status and a text; or 0 where the sequence belongs to another shard by now."""
         key = request.sequence
         if not self._members:
-            self._members = (await package().get_actor(self._keeper, namespace=NAMESPACE).members.remote())[1]
+            told = (await package().get_actor(self._keeper, namespace=NAMESPACE).members.remote())[1]
+            self._members = self._members or told  # a change that came meanwhile is newer
         if key is not None:
             async with self._step:
                 await self._step.wait_for(lambda: key not in self._moving)

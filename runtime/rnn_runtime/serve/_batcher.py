@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _feeds
 from .._errors import Error, InputError
-from .._independent import lacking, rows_axis
+from .._independent import mixes_rows, rows_axis
 from .._result import Result
 
 if TYPE_CHECKING:
@@ -139,4 +139,4 @@ def _joined_axis(model: Model) -> str | None:
         # An axis that depends on values, as max(lengths) does, would have the size of the largest request.
         if spec.axes.count(axis) != 1 or any(set(re.findall(r"[A-Za-z_]\w*", a)) - known for a in others):
             return None
-    return None if "rows" in lacking(model) else axis
+    return None if mixes_rows(model) else axis

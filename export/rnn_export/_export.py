@@ -175,7 +175,7 @@ def export(
             operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
             if step is not None:
                 inspect_step(captured, folder / STEP, step)
-            cases, refused = reference.cases(grid(captured.sizes, captured.sequences))
+            cases, refused = reference.cases(captured.with_forks(grid(captured.sizes, captured.sequences)))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             if step is not None and all(case.sizes[step] != 1 for case in [*golden, *cases]):

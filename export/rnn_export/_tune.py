@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rnn_runtime import InputError, _golden, load
+from rnn_runtime import InputError, MismatchError, _golden, load
 from rnn_runtime._bundle import GOLDEN, MANIFEST, ONNX, Bundle
 from rnn_runtime._properties._draw import Draw
 from rnn_runtime._report import compare
@@ -138,7 +138,7 @@ def tune(
         BundleError: the bundle is missing or damaged.
         InputError: there is more than one way and no `target`, the target is another model, an axis is unknown, or a
             number is out of range.
-        MismatchError: what is written leaves eager PyTorch.
+        MismatchError: two ways give other results. One that leaves eager PyTorch is refused, and the others measured.
         Error: a process fails.
     """
     sealed = Bundle.open(Path(path))
@@ -156,7 +156,9 @@ def tune(
     with tempfile.TemporaryDirectory() as temporary, unsealed(sealed.path, overwrite=True) as new:
         folders = {before: sealed.path}
         if others:
-            folders |= _exported(sealed, target, weights, options, others, Path(temporary))
+            made, failed = _exported(sealed, target, weights, options, others, Path(temporary))
+            folders, refused = folders | made, refused | failed
+        if len(folders) > 1:
             inputs = Draw(sealed.signature, whole(sealed, example))(at)
             candidates = _measured(sealed, folders, what, inputs, at, Path(temporary), threads, rounds, seconds)
             lowering = _winner(candidates)
@@ -214,8 +216,8 @@ def _exported(
     options: Mapping[str, Any],
     others: Sequence[str],
     folder: Path,
-) -> dict[str, Path]:
-    """A verified bundle of the same model for each lowering, in `folder`."""
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """A verified bundle of the same model for each lowering, in `folder`; and why some cannot be had."""
     from .cli._target import arguments
 
     if target is None:
@@ -223,12 +225,16 @@ def _exported(
             f"the layers of {sealed.path} can be written as {' or '.join(map(repr, others))} too, which is proven "
             f"against the model again: name the TARGET that it was exported from"
         )
-    folders = {}
+    folders, refused = {}, {}
     for lowering in others:
         made = {**arguments(target, weights), **options, "lowering": lowering}
-        folders[lowering] = export(path=folder / lowering, **made).path
+        try:
+            folders[lowering] = export(path=folder / lowering, **made).path
+        except (ExportError, MismatchError) as error:
+            refused[lowering] = str(error).partition("\n")[0].removesuffix(":")
+            continue
         _require_same(sealed, Bundle.open(folders[lowering]), target)
-    return folders
+    return folders, refused
 
 
 def _require_same(sealed: Bundle, other: Bundle, target: str) -> None:

@@ -66,7 +66,10 @@ def test_a_backend_that_differs_stops_it_before_anything_is_timed(bundle, tmp_pa
         ({"sizes": {"batch": []}}, r"the sizes of 'batch' are \[\]"),
         ({"threads": 0}, "threads is 0; expected 1 or more"),
         ({"rounds": 0}, "rounds is 0"),
+        ({"rounds": 1.5}, "rounds is 1.5; expected 1 or more, a whole number"),
         ({"seconds": 0.0}, "seconds is 0.0"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": float("inf")}, "seconds is inf; expected 0.001 or more$"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(bundle, options, text):
@@ -210,6 +213,12 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path, content, text):
         (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError, match=text):
         _baseline.load(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("row", [{"p50": 0}, {"spread": (0, 1e-6)}, {"spread": (1e-6,)}, {"versions": 2}])
+def test_a_baseline_that_was_changed_by_hand_is_refused(tmp_path, row):
+    with pytest.raises(InputError, match="no benchmark that --save wrote"):
+        saved(tmp_path / "a", **row)
 
 
 def test_sizes_that_were_not_measured_are_named_and_none_in_common_is_refused(tmp_path):

@@ -565,6 +565,71 @@ def test_a_graph_that_depends_on_the_traced_size_is_refused(tmp_path):
     assert names(tmp_path) == []
 
 
+class Compared(Net):
+    """What it computes is another at sizes that are no range."""
+
+    def __init__(self, when, more=1.0):
+        super().__init__()
+        self.when, self.more = when, more
+
+    def forward(self, x):
+        return super().forward(x) + (self.more if self.when(*x.shape[:2]) else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("when", "shape"),
+    [
+        (lambda batch, sequence: sequence == 20, {"sequence": 20}),
+        (lambda batch, sequence: sequence == 700, {"sequence": 700}),
+        (lambda batch, sequence: sequence % 5 == 0, {"sequence": 5}),
+        (lambda batch, sequence: batch == 30, {"batch": 30}),
+    ],
+)
+def test_sizes_that_the_model_compares_are_among_those_that_an_export_is_held_against(tmp_path, when, shape):
+    with pytest.raises(MismatchError) as caught:
+        export(Compared(when), X, tmp_path / "bundle", axes=AXES)
+    assert {tuple((axis, row.shape[axis]) for axis in shape) for row in caught.value.report.rows if not row.passed} == {
+        tuple(shape.items())
+    }
+    assert names(tmp_path) == []
+    bundle = export(Compared(when, more=0.0), X, tmp_path / "bundle", axes=AXES)  # the same on both ways
+    assert any(row.shape.items() >= shape.items() for row in bundle.report.rows)
+
+
+class Listed(Net):
+    """Takes plain numbers out of a tensor that may have been written into."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.write = write
+
+    def forward(self, x):
+        numbers = torch.arange(3)
+        self.write(numbers)
+        return super().forward(x) * numbers.tolist()[1]
+
+
+def test_plain_numbers_are_taken_out_of_a_tensor_that_nothing_wrote_into(tmp_path):
+    assert export(Listed(lambda numbers: None), X, tmp_path / "bundle", axes=AXES).report.passed
+    for k, write in enumerate([lambda t: t.__setitem__(1, 9), lambda t: t.add_(2), lambda t: t[:2].mul_(4)]):
+        with pytest.raises(ExportError, match="takes the values of a tensor apart in Python"):
+            export(Listed(write), X, tmp_path / str(k), axes=AXES)
+
+
+class Shortened(Net):
+    def forward(self, x):
+        return super().forward(x[:, 3:])
+
+
+def test_a_sequence_of_which_nothing_is_left_is_an_error_and_no_end_of_the_process(tmp_path):
+    bundle = export(Shortened(), torch.randn(2, 8, 5), tmp_path / "bundle", axes=AXES, formats=["onnx"])
+    model = rnn_runtime.load(bundle)
+    for sequence in (3, 2, 1):  # eager PyTorch takes none of these
+        with pytest.raises(rnn_runtime.Error, match="ONNX Runtime failed"):
+            model.run(np.zeros((2, sequence, 5), np.float32))
+    assert model.run(np.zeros((2, 4, 5), np.float32))["output"].shape[1] == 1
+
+
 class Random(Net):
     def forward(self, x):
         return super().forward(x) + torch.rand_like(x[..., :3])

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import rnn_runtime
-from rnn_export import MismatchError, _tune, export
+from rnn_export import ExportError, MismatchError, _tune, export
 from rnn_export._tune import Candidate, tune
 from rnn_runtime import BundleError, InputError
 from rnn_runtime._bundle import Bundle
@@ -133,6 +133,23 @@ def test_what_fails_half_way_leaves_the_bundle_as_it_was(rnn: Path, monkeypatch:
         tune(rnn, "tuned_models:right", rounds=1, seconds=0.001)
     assert _contents(rnn) == before
     assert sorted(file.name for file in rnn.parent.iterdir() if file.name != "__pycache__") == ["b", "tuned_models.py"]
+
+
+@pytest.mark.parametrize("error", [MismatchError("the export leaves eager PyTorch:\na table", None), ExportError("no")])
+def test_a_way_that_cannot_be_exported_is_said_and_the_present_one_kept(
+    rnn: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(_tune, "export", fail)
+    before = _contents(rnn)
+    found = tune(rnn, "tuned_models:right", rounds=1, seconds=0.001)
+    assert (found.candidates, found.lowering) == ((), "auto")
+    assert found.refused == {"fused": str(error).partition("\n")[0].removesuffix(":")}
+    assert f"not fused: {found.refused['fused']}" in str(found)
+    after = _contents(rnn)
+    assert {name for name in before if before[name] != after[name]} == {"manifest.json"}
 
 
 def test_where_there_is_one_way_no_model_is_needed(tmp_path: Path) -> None:

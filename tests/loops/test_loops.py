@@ -70,6 +70,8 @@ def test_a_loop_is_rolled_and_right_at_any_length(tmp_path, name):
         ("RowsByBatch", [(1, 1), (3, 17)]),
         ("UpsamplingOutput", [(1, 1), (3, 17)]),
         ("PositionFeature", [(1, 1), (3, 17)]),
+        ("ClockFeature", [(1, 1), (3, 17)]),
+        ("MaskedByWhere", [(1, 1), (3, 17)]),
     ],
 )
 def test_what_a_loop_goes_over_need_not_be_one_axis_step_by_step(tmp_path, name, sizes):
@@ -103,6 +105,99 @@ def test_samples_that_make_no_whole_frame_are_seen(tmp_path):
     axes = {"x": {0: "batch", 1: "samples"}}
     with pytest.raises(ExportError, match="does something else than that of few"):
         export(Frames(7), torch.randn(2, 21), tmp_path / "bundle", axes=axes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def whole_frames(model, x):
+    for t in range(x.shape[1] // 3):
+        yield x[:, 3 * t : 3 * t + 3].mean(1)
+
+
+def each_third(model, x):
+    yield from x[:, 1::3].unbind(1)
+
+
+def each_fourth(model, x):
+    for t in range(0, x.shape[1], 4):
+        yield x[:, t]
+
+
+def no_step_of_one(model, x):
+    for t in range(x.shape[1] // 5):
+        yield x[:, 5 * t] + x[:, 5 * t + 4]
+
+
+STRIDE = 3
+
+
+def by_a_number_with_a_name(model, x):
+    for t in range(0, x.shape[1], STRIDE):
+        yield x[:, t]
+
+
+class Steps(nn.Module):
+    """A cell over what `steps` gives of a sequence, which may be nothing."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.cell, self.steps = nn.GRUCell(5, 6), steps
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 6)
+        for step in self.steps(self, x):
+            h = self.cell(step, h)
+        return h
+
+
+@pytest.mark.parametrize(
+    ("steps", "sequence"),
+    [
+        *((whole_frames, 4), (whole_frames, 15), (each_third, 4), (each_fourth, 4)),
+        *((by_a_number_with_a_name, 15), (no_step_of_one, 4)),
+    ],
+)
+def test_a_sequence_shorter_than_a_stride_has_no_step_and_leaves_the_state(tmp_path, steps, sequence):
+    torch.manual_seed(0)
+    model, axes = Steps(steps), {"x": {0: "batch", 1: "sequence"}}
+    runtime = rnn_runtime.load(export(model, torch.randn(2, sequence, 5), tmp_path / "b", axes=axes, formats=["onnx"]))
+    for batch, length in [(2, n) for n in range(1, 13)] + [(1, 64), (7, 101)]:
+        x = torch.randn(batch, length, 5)
+        with torch.no_grad():
+            want = model.double()(x.double()).numpy()
+        np.testing.assert_allclose(runtime.run(x.numpy())["output"], want, rtol=0, atol=1e-5)
+
+
+def each_fifth(h, t, length):
+    return h * 2 if length % 5 == 0 else h
+
+
+def at_twenty(h, t, length):
+    return h * 2 if length == 20 else h
+
+
+def after_nineteen(h, t, length):
+    return h * 2 if t == 19 else h  # which the cell has forgotten by step 64
+
+
+class Otherwise(nn.Module):
+    """A loop that does something else at some length, or in some step."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.cell, self.change, self.at = nn.GRUCell(5, 6), change, 19
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 6)
+        for t in range(x.shape[1]):
+            h = self.change(self.cell(x[:, t], h), t, x.shape[1])
+        return h
+
+
+@pytest.mark.parametrize(("change", "steps"), [(each_fifth, 5), (at_twenty, 20), (after_nineteen, 20)])
+def test_what_a_loop_does_at_few_lengths_alone_is_seen(tmp_path, change, steps):
+    axes = {"x": {0: "batch", 1: "sequence"}}
+    with pytest.raises(ExportError, match=f"the loop of {steps} steps does something else than that of few"):
+        export(Otherwise(change), torch.randn(2, 4, 5), tmp_path / "bundle", axes=axes)
     assert list(tmp_path.iterdir()) == []
 
 

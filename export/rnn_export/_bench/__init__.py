@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -180,10 +181,14 @@ def bench(
 
 
 def check_numbers(threads: int, rounds: int, seconds: float) -> None:
-    """Raises InputError where one of these is too small, or no number."""
-    for name, value, least in (("threads", threads, 1), ("rounds", rounds, 1), ("seconds", seconds, 1e-3)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-            raise InputError(f"{name} is {value!r}; expected {least} or more")
+    """Raises InputError where one of these is too small, or no such number."""
+    for name, value, kind, least in (
+        *(("threads", threads, int, 1), ("rounds", rounds, int, 1)),
+        ("seconds", seconds, int | float, 1e-3),
+    ):
+        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:
+            whole = ", a whole number" if kind is int else ""
+            raise InputError(f"{name} is {value!r}; expected {least} or more{whole}")
 
 
 def in_turns(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[str, list[list[float]]]:

@@ -147,11 +147,13 @@ def load(path: Path) -> Bench:
             raise InputError(f"{path} was saved by another version of rnn-export: save a baseline again")
         timings = tuple(Timing(**{**row, "spread": tuple(row["spread"])}) for row in found.pop("timings"))
         read = Bench(timings, **found)
-        assert {"hardware", "versions"} <= read.about.keys()
-        return read
+        times = all(row.p50 > 0 and 0 < row.spread[0] <= row.spread[1] for row in timings)
+        if times and "hardware" in read.about and isinstance(read.about["versions"], dict):
+            return read
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): save a baseline with --save {path}") from None
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
-        raise InputError(f"{path} is no benchmark that --save wrote: save a baseline again") from None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass
+    raise InputError(f"{path} is no benchmark that --save wrote: save a baseline again")

@@ -21,6 +21,7 @@ from .._roll.lift import lift as lift_loops
 from . import bare, graph
 from .decide import Decision, Sample, decide
 from .describe import describe
+from .forks import forks
 from .graph import Layer
 from .lengths import settle
 from .module import copied
@@ -64,6 +65,10 @@ class Captured(Prepared):
     def sequences(self) -> set[str]:
         """The axes that recurrent layers run over."""
         return sequences(self.signature, [layer.axis for layer in self.layers])
+
+    def with_forks(self, shapes: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
+        """`shapes`, the traced sizes last, and before these some at which the model compares sizes otherwise."""
+        return [*shapes[:-1], *forks(self.program, self.names, self.axes, shapes), shapes[-1]]
 
 
 def sequences(signature: Signature, over: Iterable[str]) -> set[str]:

@@ -57,6 +57,11 @@ def at_other_sizes(prepared: Prepared, axes: Sequence[str]) -> Prepared:
     are equal, and there alone.
     """
     sizes = {axis: 2 * size + 1 if axis in axes else size for axis, size in prepared.sizes.items()}
+    return at_sizes(prepared, sizes)
+
+
+def at_sizes(prepared: Prepared, sizes: dict[str, int]) -> Prepared:
+    """`prepared` with other sizes of its axes."""
     return replace(prepared, sizes=sizes, traced=_drawn(prepared, sizes))
 
 

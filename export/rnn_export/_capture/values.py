@@ -132,8 +132,8 @@ class Decisions(TorchFunctionMode):
         # storage -> the inputs whose values it depends on; the tensors, kept alive so that no other takes their place
         self._sources: dict[int, frozenset[str]] = {}
         self._alive: list[Tensor] = []
-        # what is made of plain numbers alone, and its values
-        self._plain: dict[int, tuple[Tensor, Tensor]] = {}
+        # what is made of plain numbers alone, its values, and its version, which a write in place changes
+        self._plain: dict[int, tuple[Tensor, Tensor, int]] = {}
         self._sizes: set[int] = set()
         for name, tensor in (inputs or {}).items():
             self._mark(tensor, frozenset([name]))
@@ -161,7 +161,7 @@ class Decisions(TorchFunctionMode):
             return self._by_tensor(lambda: bool(func(*args, **kwargs)), (args, kwargs))
         if func is Tensor.item:
             return self._item(args[0])
-        if self.traced and func is Tensor.tolist and id(args[0]) in self._plain:
+        if self.traced and func is Tensor.tolist and self._is_known(args[0]):
             return self._tolist(args[0])
         if self.traced and func in (Tensor.tolist, Tensor.numpy) and args[0].dim() == 1 and not _known(args[0]):
             return Rows(args[0])
@@ -178,14 +178,17 @@ class Decisions(TorchFunctionMode):
             self._follow(func, args, kwargs, result)
         elif func in _OF_PLAIN and _is_plain((args, kwargs)) and result.numel() <= _FEW:
             with _disable_current_modes():
-                self._plain[id(result)] = (result, func(*args, **kwargs))
+                self._plain[id(result)] = (result, func(*args, **kwargs), result._version)
         return result
 
     def _tolist(self, tensor: Tensor) -> Any:
         """The values of a tensor as a list where they do not depend on what is traced; else what stands for them."""
-        if id(tensor) in self._plain:
+        if self._is_known(tensor):
             return self._plain[id(tensor)][1].tolist()
         return Rows(tensor) if tensor.dim() == 1 else _TOLIST(tensor)
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._plain and self._plain[id(tensor)][2] == tensor._version
 
     def decide(self, natural: Callable[[], bool], inputs: frozenset[str], *, by_number: bool = False) -> bool:
         """The answer to a decision, while the model is tried: `natural()` says what the values say."""

@@ -96,6 +96,16 @@ def _reversed(x: Any, lengths: Any) -> Any:
     return op.ReverseSequence(x, op.Cast(lengths, to=7), batch_axis=1, time_axis=0)
 
 
+def _some(x: Any) -> Any:
+    """`x`, or an error of ONNX Runtime where what is left of a sequence has no step, which PyTorch refuses too.
+
+    ONNX Runtime's GRU would end the process there. A Reshape takes no -1 where there is nothing.
+    """
+    steps = x.shape[0]
+    computed = not isinstance(steps, int) and not str(steps.value).isidentifier()
+    return op.Reshape(x, [0, -1, x.shape[2]]) if computed else x
+
+
 def _rnn(activation: str) -> Callable[..., Any]:
     def lower(
         x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, both: bool, *, split: bool = False
@@ -115,7 +125,7 @@ def gru(
 ) -> Any:
     """All of a GRU leaf."""
     # PyTorch resets after the product with the hidden weights; ONNX's default resets before it.
-    return _layers("GRU", x, [h_0], lengths, weights, biases, layers, both, split, linear_before_reset=1)
+    return _layers("GRU", _some(x), [h_0], lengths, weights, biases, layers, both, split, linear_before_reset=1)
 
 
 def lstm(

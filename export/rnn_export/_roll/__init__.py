@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx.traceback import preserve_node_meta
 
 from .._capture.prepare import Prepared
-from .._capture.trace import FixedAxes, at_other_sizes, trace_fixed
+from .._capture.trace import FixedAxes, at_other_sizes, at_sizes, trace_fixed
 from .._errors import ExportError
 from . import loops, outline
 from .emit import emit
@@ -64,14 +64,23 @@ def roll(prepared: Prepared, error: FixedAxes) -> tuple[Prepared, Rolled]:
 
 def _strides(prepared: Prepared) -> list[int]:
     """In which strides a loop may go: small numbers in the model's code and attributes."""
-    return sorted({number for number in whole_numbers(prepared.flat.model) if 2 <= number <= WIDEST})
+    return sorted(number for number in whole_numbers(prepared.flat.model) if 2 <= number <= WIDEST)
 
 
 def _roll(prepared: Prepared, error: FixedAxes, stride: int) -> tuple[Prepared, Rolled]:
     prepared, lengths, points, programs = _unrolled(prepared, error, stride)
     rolled = _rolled(programs, points, lengths, _places(prepared))
     require_equal(prepared, rolled, lengths)
-    return prepared, rolled
+    return _with_steps(prepared, lengths, points[0]), rolled
+
+
+def _with_steps(prepared: Prepared, lengths: Sequence[Length], point: Sequence[int]) -> Prepared:
+    """`prepared` at sizes with some steps in each loop: a trace takes for granted what a loop of none does."""
+    sizes = dict(prepared.sizes)
+    for length, steps in zip(lengths, point, strict=True):
+        size = length.at(steps)
+        sizes[length.axis] = max(sizes[length.axis], size if isinstance(size, int) else size(sizes))
+    return at_sizes(prepared, sizes)
 
 
 def _unrolled(

@@ -177,9 +177,9 @@ class Emitter:
                 parts.append(part if stacked else self.v.add(aten.flatten.using_ints, part, dim, dim + 1))
         return parts[0] if len(parts) == 1 else self.v.add(aten.cat.default, parts, dim)
 
-    def _turns(self, segment: Any) -> fx.Node:
+    def _turns(self, segment: Any, *, none: bool = False) -> fx.Node:
         """The values of several runs in turn, stacked along a new first dimension."""
-        runs = [self.run_of(run) for run in segment[1]]
+        runs = [self.run_of(run, none=none) for run in segment[1]]
         return self.v.add(aten.flatten.using_ints, self.v.add(aten.stack.default, runs, 1), 0, 1)
 
     def _to(self, node: fx.Node, source: int, dim: int) -> fx.Node:
@@ -210,12 +210,12 @@ class Emitter:
                 return inner.select(value[3], 0)
             return inner.narrow(value[3], 0, 1)
 
-    def run_of(self, segment: Any) -> fx.Node:
-        """The values of a run, stacked along a new first dimension."""
+    def run_of(self, segment: Any, *, none: bool = False) -> fx.Node:
+        """The values of a run, stacked along a new first dimension; `none`: there may be no value."""
         _, first, moves, count = segment
-        return self._stacked(first, moves, self.argument(count))
+        return self._stacked(first, moves, self.argument(count), none=none)
 
-    def _stacked(self, value: Any, moves: Any, count: Any) -> fx.Node:
+    def _stacked(self, value: Any, moves: Any, count: Any, *, none: bool = False) -> fx.Node:
         kind = value[0]
         if not _moves(moves):
             node = self.value(value)
@@ -235,11 +235,14 @@ class Emitter:
             if width == 1:
                 steps = self._stretch(self._to(source, dim, 0), 0, value[4], moves[4], count)
                 return self.v.add(aten.unsqueeze.default, steps, dim + 1)
+            if none and self.meta(value[2]).dtype is not torch.bool:  # a window has to fit for there to be none
+                pad = [0, 0] * (rank - 1 - dim) + [0, width - 1]
+                source = self.v.add(aten.constant_pad_nd.default, source, pad)
             windows = self.v.add(aten.unfold.default, source, dim, width, 1)  # (.., windows, .., width)
             windows = self._to(self._to(windows, rank, dim + 1), dim, 0)
             return self._stretch(windows, 0, value[4], moves[4], count)
         if kind == "read" and not _moves(moves[3:]):
-            source = self._stacked(value[2], moves[2], count)
+            source = self._stacked(value[2], moves[2], count, none=none)
             if value[1] is operator.getitem:
                 raise Unalike("a step takes one of several results of another in an unknown way")
             return self.v.add(value[1], source, value[3] + 1, *(self.argument(a) for a in value[4:]))
@@ -272,19 +275,21 @@ class Emitter:
 
     def filled(self, segments: Any, count: Any) -> fx.Node:
         """The per-step values of a loop, stacked; with zeros where the steps that nothing needs have none."""
-        parts = []
         total: Any = 0
+        for segment in segments:
+            if segment[0] == "turns":
+                total = plus(total, times(segment[1][0][3], len(segment[1])))
+            else:
+                total = plus(total, 1 if segment[0] == "one" else segment[3])
+        short = _difference(count, total)
+        parts = []
         for segment in segments:
             if segment[0] == "one":
                 parts.append(self.v.add(aten.unsqueeze.default, self.value(segment[1]), 0))
-                total = plus(total, 1)
             elif segment[0] == "turns":
-                parts.append(self._turns(segment))
-                total = plus(total, times(segment[1][0][3], len(segment[1])))
+                parts.append(self._turns(segment, none=short > 0))
             else:
-                parts.append(self.run_of(segment))
-                total = plus(total, segment[3])
-        short = _difference(count, total)
+                parts.append(self.run_of(segment, none=short > 0))
         if short:
             meta = self.meta(first_of(segments[0]))
             some = parts[0]

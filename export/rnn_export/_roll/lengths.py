@@ -60,11 +60,16 @@ class Length:
         )
 
     @property
+    def least(self) -> int:
+        """The length where every axis is 1, which is none where a stride is longer."""
+        return max(0, int(self.number.subs(dict.fromkeys(self.number.free_symbols, 1))))
+
+    @property
     def rests(self) -> list[int]:
         """Some of the numbers by which the axis may be larger without a step more; the largest is among them."""
         stride = self.size.coeff(_CHOSEN) if self.size is not None else sympy.Integer(1)
         most = int(stride) - 1 if stride.is_Integer else 0
-        return sorted({1, (most + 1) // 2, most}) if most else []
+        return list(range(1, most + 1)) if most <= _FEW else sorted({1, (most + 1) // 2, most})
 
     def at(self, steps: int) -> Size:
         """The size of the axis at a number of steps."""
@@ -80,6 +85,7 @@ class Length:
         return follows
 
 
+_FEW = 8
 _CHOSEN = sympy.Symbol("steps chosen", integer=True, positive=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,12 @@ from .lengths import Length
 from .loops import Unalike
 
 LENGTHS = (1, 2, 3, 13, 64)
+MOST = 21
+"""Up to this length all are tried, so that what a model does at each nth length, or up to some length, shows."""
 LONG = 257
 LONGEST = 2050
+LONGEST_NAMED = 512
+"""Of the numbers in a model's code, up to this one each is tried by itself: longer loops take long."""
 TOLERANCE = 1e-6
 """Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
 
@@ -26,16 +30,17 @@ TOLERANCE = 1e-6
 def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> None:
     """Run both in float64 at several lengths of the axes that loops go over.
 
-    One of them is beyond every whole number in the model's code and attributes: a loop that does something else from
-    some step on, or stops there, shows.
+    Among them are the whole numbers in the model's code and attributes, and one beyond them all: a loop that does
+    something else at some length, at some step or from there on, or stops there, shows, also where later steps forget.
 
     Raises:
         Unalike: they differ.
     """
     model, other = wide_copy(prepared.flat), wide_copy(rolled)
-    longest = max([LONG, *(number + 2 for number in whole_numbers(prepared.flat.model) if number + 2 <= LONGEST)])
+    named = {number for number in whole_numbers(prepared.flat.model) if 0 < number <= LONGEST - 2}
+    longest = max([LONG, *(number + 2 for number in named)])
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
-    for point, rest in _trials(longest, lengths):
+    for point, rest in _trials(named, longest, lengths):
         drawn = sampler.draw(_sizes(prepared, lengths, point, rest), seed=point[0])
         inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
@@ -60,12 +65,25 @@ def _points(longest: int, count: int) -> list[tuple[int, ...]]:
     return [*pairs, (LENGTHS[0], LENGTHS[0]), (longest, LENGTHS[2]), (LENGTHS[2], longest)]
 
 
-def _trials(longest: int, lengths: Sequence[Length]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The lengths to try, and by how much the axes are larger than that needs."""
+def _trials(named: Collection[int], longest: int, lengths: Sequence[Length]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The lengths to try, and by how much the axes are larger than that needs.
+
+    Args:
+        named: lengths at which the model may do something else, and the steps after which it may.
+        longest: the longest to try.
+        lengths: what loops go over.
+    """
     points = _points(longest, len(lengths))
     yield from ((point, 0) for point in points)
     rests = sorted({rest for length in lengths for rest in length.rests})
-    yield from ((point, rest) for rest in rests for point in points[:-1])
+    for rest in rests:
+        none = tuple(0 if rest in length.rests else LENGTHS[2] for length in lengths)
+        yield from ((point, rest) for point in (none, *points[:-1]))
+    near = {number + more for number in named if number <= LONGEST_NAMED for more in (0, 1)}
+    others = sorted({*range(1, MOST), *near})
+    middle = (LENGTHS[2],) * len(lengths)
+    for k in range(len(lengths)):
+        yield from (((*middle[:k], steps, *middle[k + 1 :]), 0) for steps in others)
 
 
 def _said(point: tuple[int, ...]) -> str:
@@ -90,27 +108,40 @@ def _equal(want: Tensor, got: Tensor) -> bool:
     return bool(torch.allclose(want, got.to(want.dtype), rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
-def whole_numbers(model: nn.Module) -> Iterator[int]:
-    """The whole numbers in the attributes and the code of a model's modules."""
+def whole_numbers(model: nn.Module) -> set[int]:
+    """The whole numbers in the attributes and the code of a model's modules, and of what that code calls by name."""
+    found: set[int] = set()
+    todo: list[Any] = []
+    seen: set[int] = set()
     for module in model.modules():
-        if type(module).__module__.startswith("torch.nn."):
-            continue
-        yield from (value for value in vars(module).values() if _is_number(value))
-        for owner in type(module).__mro__:
-            if owner is not nn.Module and not owner.__module__.startswith("torch."):
-                for value in vars(owner).values():
-                    if isinstance(value, types.FunctionType):
-                        yield from _constants(value.__code__)
-                    elif _is_number(value):
-                        yield value
+        if not type(module).__module__.startswith("torch.nn."):
+            todo += vars(module).values()
+            owners = [owner for owner in type(module).__mro__ if owner is not nn.Module]
+            todo += [value for owner in owners if not _is_torch(owner) for value in vars(owner).values()]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, types.MethodType | staticmethod | classmethod):
+            value = value.__func__
+        if _is_number(value):
+            found.add(value)
+        elif isinstance(value, types.FunctionType) and id(value) not in seen and not _is_torch(value):
+            seen.add(id(value))
+            for code in _codes(value.__code__):
+                found.update(filter(_is_number, code.co_consts))
+                todo += [value.__globals__[name] for name in code.co_names if name in value.__globals__]
+    return found
 
 
-def _constants(code: types.CodeType) -> Iterator[int]:
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Code, and that of the functions in it."""
+    yield code
     for value in code.co_consts:
         if isinstance(value, types.CodeType):
-            yield from _constants(value)
-        elif _is_number(value):
-            yield value
+            yield from _codes(value)
+
+
+def _is_torch(owner: Any) -> bool:
+    return str(owner.__module__).partition(".")[0] == "torch"
 
 
 def _is_number(value: Any) -> bool:

@@ -8,7 +8,7 @@ all steps at once does; everything else becomes a part of a scan.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,8 +65,8 @@ class EmittedLoop:
         _, count, works, carries, each = item
         self.each_segments = each
         self.count = count
-        # A loop that may have no step at length 1 makes one more in vain, since a scan has one or more.
-        self.extra = _missing(count)
+        # A loop that may have no step makes one more in vain, since a scan has one or more.
+        self.extra = _missing(count, [length.least for length in emitter.lengths])
         self.total = plus(count, self.extra)
         self.each: dict[int, Known] = {}
         self.known: dict[Place, Known] = {}
@@ -477,10 +477,9 @@ def as_affine(value: Any) -> Affine:
     return value if isinstance(value, Affine) else Affine((), value)
 
 
-def _missing(count: Any) -> int:
-    """How many steps a loop lacks to have one or more at length 1."""
-    at_one = count.at([1] * (count.factors[-1][0] + 1)) if isinstance(count, Affine) else count
-    return max(0, 1 - int(at_one))
+def _missing(count: Any, least: Sequence[int]) -> int:
+    """How many steps a loop lacks to have one or more at the least lengths."""
+    return max(0, 1 - (count.at(least) if isinstance(count, Affine) else count))
 
 
 class Step:

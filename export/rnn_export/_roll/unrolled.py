@@ -145,10 +145,22 @@ def _zeros_of_inputs(edit: Rewrite) -> Any:
         places = [(n, d) for n in inputs for d, other in enumerate(n.meta["val"].shape) if str(other) == str(size)]
         if not isinstance(size, int) and not places:
             return None
-        sizes.append(size if isinstance(size, int) else edit.add(aten.sym_size.int, *places[0], val=size))
+        sizes.append(size if isinstance(size, int) else _size_of_input(edit.graph, *places[0]))
     return typed and edit.add(_LIKE[node.target], typed, sizes, val=value)
 
 
+def _size_of_input(graph: fx.Graph, source: fx.Node, dim: int) -> fx.Node:
+    """The one node of a size, before all steps: one for each step would be more the longer the loop is."""
+    for user in source.users:
+        if user.target is aten.sym_size.int and user.args == (source, dim) and _BEFORE in user.meta:
+            return user
+    with graph.inserting_after(next(node for node in reversed(graph.nodes) if node.op == "placeholder")):
+        size: fx.Node = graph.call_function(aten.sym_size.int, (source, dim))
+    size.meta = {"val": source.meta["val"].shape[dim], _BEFORE: True}
+    return size
+
+
+_BEFORE = "before all steps"
 _LIKE = {aten.zeros_like.default: aten.new_zeros.default, aten.ones_like.default: aten.new_ones.default}
 
 

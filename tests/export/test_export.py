@@ -172,6 +172,18 @@ def test_a_key_of_axes_names_the_input_that_is_left_unless_it_is_a_slip(tmp_path
         export(Frames(), X, tmp_path / "b", axes={"frame": AXES["x"]})
 
 
+def test_keys_of_axes_in_the_order_of_the_inputs_name_those_that_are_left(tmp_path):
+    class Started(Net):
+        def forward(self, x, h):
+            return super().forward(x) + h
+
+    inputs, own = (X, torch.zeros(1, 1, 1)), {0: "one"}
+    signature = export(Started(), inputs, tmp_path / "a", axes={"sound": AXES["x"], "h": {}}).signature
+    assert [spec.name for spec in signature.inputs] == ["sound", "h"]
+    with pytest.raises(InputError, match=r"axes names 'sound', but the inputs are \['x', 'h'\]"):
+        export(Started(), inputs, tmp_path / "b", axes={"h": own, "sound": AXES["x"]})
+
+
 def test_names_can_be_chosen(tmp_path):
     signature = export(
         Net(),

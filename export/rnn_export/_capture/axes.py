@@ -22,8 +22,9 @@ def named(
     """The inputs' names and the dynamic axes of each.
 
     Keys of the axis map that are no inputs name the parts of tuples that it leaves out, in order, where there are as
-    many: axes={"x": ..., "h": ..., "c": ...} names those of forward(x, (h, c)). Where no key is an input, they name all
-    of them. A key close to an input's name is taken for a slip.
+    many: axes={"x": ..., "h": ..., "c": ...} names those of forward(x, (h, c)). Where no key is an input, or there is
+    one for each input with those that are in their places, they name any input. A key close to an input's name is taken
+    for a slip.
 
     Raises:
         InputError: an unknown input or dimension, a name that is no word, or a wrong number of names.
@@ -48,7 +49,8 @@ def named(
         for name in unknown
         if (match := difflib.get_close_matches(name, [names[k] for k in free], n=1))
     ]
-    nameable = free if len(unknown) == len(given) else [k for k in free if flat.inputs.parts[k]]
+    in_order = len(given) == len(names) and all(names[k] == name for k, name in enumerate(given) if name in names)
+    nameable = free if in_order or len(unknown) == len(given) else [k for k in free if flat.inputs.parts[k]]
     if unknown and input_names is None and len(unknown) == len(nameable) and not close:
         for k, name in zip(nameable, unknown, strict=True):
             names[k] = name

@@ -55,7 +55,7 @@ def forks(
 def _fails(guard: Any, symbols: Mapping[Any, str], shape: Mapping[str, int]) -> bool:
     try:
         return bool(guard.subs({symbol: shape[axis] for symbol, axis in symbols.items()}) == sympy.false)
-    except ZeroDivisionError:
+    except (ZeroDivisionError, AssertionError):  # PyTorch's functions of sizes assert what sizes have
         return False  # sizes that the model does not take
 
 

@@ -402,3 +402,40 @@ def test_a_state_that_is_filled_with_zeros_is_lifted_whatever_its_module_is_call
         want = model.double()(x.double()).numpy()
     np.testing.assert_allclose(np.concatenate(parts, 1), want, rtol=0, atol=1e-5)
     assert pair.input != pair.output
+
+
+class Episodes(nn.Module):
+    """A policy over rows of all steps of all environments, with its states set to zero where an episode starts."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.value = nn.LSTM(5, 6), nn.Linear(6, 1)
+
+    def forward(self, x, h, c, starts):
+        batch, outputs = h.shape[1], []
+        rows = x.reshape(batch, -1, 5).swapaxes(0, 1)
+        for row, start in zip(rows, starts.reshape(batch, -1).swapaxes(0, 1), strict=True):
+            kept = (1.0 - start).view(1, batch, 1)
+            output, (h, c) = self.lstm(row.unsqueeze(0), (kept * h, kept * c))
+            outputs.append(output)
+        value = self.value(torch.cat(outputs).transpose(0, 1).flatten(0, 1))
+        return value, value + torch.ones_like(value), h, c
+
+
+def test_a_loop_over_a_quotient_of_axes_leaves_both_dynamic(tmp_path):
+    torch.manual_seed(0)
+    model = Episodes().eval()
+
+    def drawn(batch, steps):
+        starts = torch.randint(0, 2, (batch * steps,)).float()
+        return torch.randn(batch * steps, 5), torch.randn(1, batch, 6), torch.randn(1, batch, 6), starts
+
+    axes = {"x": {0: "steps"}, "h": {1: "batch"}, "c": {1: "batch"}, "starts": {0: "steps"}}
+    runtime = rnn_runtime.load(export(model, drawn(2, 3), tmp_path / "bundle", axes=axes))
+    for batch, steps in ((1, 1), (3, 9), (5, 31), (7, 1)):
+        inputs = drawn(batch, steps)
+        with torch.no_grad():
+            want = model(*inputs)
+        got = runtime.run(dict(zip(axes, (tensor.numpy() for tensor in inputs), strict=True)))
+        for a, b in zip(want, got.values(), strict=True):
+            np.testing.assert_allclose(b, a.numpy(), rtol=0, atol=1e-5)

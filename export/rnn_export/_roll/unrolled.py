@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -90,7 +91,9 @@ class Rewrite:
         made.meta = {k: v for k, v in self.node.meta.items() if k in ("stack_trace", "nn_module_stack")}
         if val is None:
             example = next(a.meta["val"] for a in made.all_input_nodes if isinstance(a.meta["val"], Tensor))
-            with example.fake_mode:  # type: ignore[attr-defined]
+            mode: Any = example.fake_mode  # type: ignore[attr-defined]
+            # The trace is over: what is computed here must not fix a size, as the check of a cell's batch would.
+            with mode, mode.shape_env.suppress_guards() if mode.shape_env is not None else nullcontext():
                 val = target(*fx.node.map_arg(args, lambda a: a.meta["val"]))
         made.meta["val"] = val
         return made

@@ -1617,7 +1617,7 @@ class SkipRecurrent(nn.Module):
         for t in range(x.size(1)):
             prev = hs[t - 1] if t > 0 else x.new_zeros(x.size(0), HID)
             skip = hs[t - 2] if t > 1 else torch.zeros_like(prev)
-            hs.append(self.cell(x[:, t], prev + 0.5 * skip))
+            hs.append(self.cell(x[:, t], 0.5 * (prev + skip)))
         return torch.stack(hs, 1)
 
 

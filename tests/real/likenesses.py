@@ -1220,7 +1220,7 @@ class Pyramid(nn.Module):
         {"hidden": torch.randn(1, b, 6)},
         torch.randint(0, 2, (b, 1)).bool(),
     ),
-    refused="names 'obs', 'hidden'",
+    refused="names 'obs', but",
 )
 class WrongNames(nn.Module):
     """Axes that name a dict instead of what is in it."""

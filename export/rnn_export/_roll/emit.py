@@ -14,7 +14,7 @@ from .body import counts, with_tensor
 from .lengths import Length, computed
 from .loops import Loop, Unalike, aten
 from .outline import Affine, Outline, Quotient
-from .scans import EmittedLoop, Values, as_affine, first_of, plus, quotient, times
+from .scans import EmittedLoop, Values, as_affine, first_of, plus, times
 
 
 def emit(
@@ -133,10 +133,8 @@ class Emitter:
         return self.known_lengths[number]
 
     def argument(self, value: Any) -> Any:
-        if isinstance(value, Affine):
-            return self.v.affine(value, self.length)
-        if isinstance(value, Quotient):
-            return quotient(self.v, value, self.length)
+        if isinstance(value, Affine | Quotient):
+            return self.v.number(value, self.length)
         if isinstance(value, tuple) and value and value[0] in ("input", "item", "step", "read"):
             return self.value(value)
         if isinstance(value, tuple | list):

@@ -44,8 +44,13 @@ class Values:
         node.meta.update(self.meta)
         return node
 
-    def affine(self, value: Any, length: Callable[[int], fx.Node]) -> Any:
-        """A number that may follow the lengths, as a number or a node."""
+    def number(self, value: Any, length: Callable[[int], fx.Node]) -> Any:
+        """A number that may follow the lengths, as a number or a node; a quotient as a tensor of no dimension."""
+        if isinstance(value, Quotient):
+            below = length(value.unit)
+            below = self.add(operator.add, below, value.offset) if value.offset else below
+            below = self.add(aten.scalar_tensor.default, below, dtype=torch.float64)
+            return self.add(aten.mul.Tensor, self.add(aten.reciprocal.default, below), value.top)
         if not isinstance(value, Affine):
             return value
         total: Any = None
@@ -265,12 +270,8 @@ class EmittedLoop:
             over = arguments_over_steps(target, args, work.meta)
             assert over is not None
             target, args = operator_over_steps(target), [self._raised(a, work.meta) for a in over]
-        node = self.v.add(target, *_nodes(args, self.number), **_nodes(kwargs, self.number))
+        node = self.v.add(target, *_nodes(args, self.e.argument), **_nodes(kwargs, self.e.argument))
         self.known[(group[0], ())] = Known(node, steps, work.meta)
-
-    def number(self, value: Any) -> Any:
-        """A number that may follow the lengths, as a node."""
-        return quotient(self.v, value, self.e.length) if isinstance(value, Quotient) else self.e.argument(value)
 
     def _raised(self, value: Any, result: Any) -> Any:
         if not isinstance(value, Raised):
@@ -574,9 +575,7 @@ class Step:
         return _nodes(mapped(value, self._value), self._number)
 
     def _number(self, value: Any) -> Any:
-        return (
-            quotient(self.v, value, self._length) if isinstance(value, Quotient) else self.v.affine(value, self._length)
-        )
+        return self.v.number(value, self._length)
 
     def _length(self, unit: int) -> fx.Node:
         return self.v.add(aten.sym_size.int, self.lengths[unit], 0)
@@ -614,23 +613,11 @@ def counted(
     v: Values, number: fx.Node, factor: Any, start: Any, inverse: bool, *, length: Callable[[int], fx.Node]
 ) -> fx.Node:
     """The number factor * number + start, or one over it."""
-
-    def value(part: Any) -> Any:
-        return quotient(v, part, length) if isinstance(part, Quotient) else v.affine(part, length)
-
     if any(isinstance(part, float | Quotient) for part in (factor, start)):
         number = v.add(aten.to.dtype, number, torch.float64)
-    number = number if factor == 1 else v.add(aten.mul.Tensor, number, value(factor))
-    number = v.add(aten.add.Tensor, number, value(start)) if start else number
+    number = number if factor == 1 else v.add(aten.mul.Tensor, number, v.number(factor, length))
+    number = v.add(aten.add.Tensor, number, v.number(start, length)) if start else number
     return v.add(aten.reciprocal.default, number) if inverse else number
-
-
-def quotient(v: Values, value: Quotient, length: Callable[[int], fx.Node]) -> fx.Node:
-    """The value of a quotient, a tensor of no dimension."""
-    below = length(value.unit)
-    below = v.add(operator.add, below, value.offset) if value.offset else below
-    number = v.add(aten.scalar_tensor.default, below, dtype=torch.float64)
-    return v.add(aten.mul.Tensor, v.add(aten.reciprocal.default, number), value.top)
 
 
 def _units(value: Any) -> set[int]:

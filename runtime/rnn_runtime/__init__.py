@@ -23,10 +23,11 @@ from ._errors import (
     PoolFull,
     QueueFull,
     StreamClosed,
+    UnknownId,
 )
 from ._model import Model, load
 from ._result import Result
-from ._signature import LengthsSpec, Signature, StateSpec, TensorSpec
+from ._signature import IdsSpec, LengthsSpec, Signature, StateSpec, TensorSpec
 from ._stream import Stream
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "DeviceError",
     "Divergence",
     "Error",
+    "IdsSpec",
     "InputError",
     "LengthsSpec",
     "MismatchError",
@@ -65,6 +67,7 @@ __all__ = [
     "StreamClosed",
     "StreamPool",
     "TensorSpec",
+    "UnknownId",
     "load",
     "score",
     "verify",

@@ -4,6 +4,7 @@ Exception
 └── Error
     ├── BundleError      the bundle or the .onnx file cannot be trusted or read
     ├── InputError       an array, a state or a length that the model does not take (a ValueError too)
+    │   └── UnknownId    an id that the model's embedding does not have
     ├── MismatchError    results differ from the recorded ones; carries the report
     ├── DeviceError      the device asked for cannot be had
     ├── DependencyError  a package is missing; the text holds the `pip install` that brings it
@@ -29,6 +30,10 @@ class BundleError(Error):
 
 class InputError(Error, ValueError):
     """An input, state or length does not fit the signature: name, dtype, rank, size or range."""
+
+
+class UnknownId(InputError):
+    """Names, dtypes and sizes fit, but an id is below 0, or not below the number of rows of the model's embedding."""
 
 
 class MismatchError(Error):

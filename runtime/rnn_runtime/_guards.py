@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import InputError
-from ._signature import LengthsSpec, TensorSpec
+from ._errors import InputError, UnknownId
+from ._signature import IdsSpec, LengthsSpec, TensorSpec
 
 
 class Sizes:
@@ -96,6 +96,20 @@ def refuse_nan(arrays: Mapping[str, NDArray[Any]]) -> None:
         if array.dtype.kind == "f" and np.isnan(array).any():
             where = ", ".join(map(str, np.argwhere(np.isnan(array))[0]))
             raise InputError(f"{name}[{where}] is NaN, and the model was loaded with nan='raise'")
+
+
+def refuse_ids(specs: Iterable[IdsSpec], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise UnknownId if a value is no id that its embedding has. ONNX Runtime takes those from -size too."""
+    for spec in specs:
+        array = arrays.get(spec.input)
+        # Read as unsigned, what is below 0 is large, so that one pass is enough.
+        if array is not None and array.view(f"u{array.itemsize}").max(initial=0) >= spec.size:
+            first = np.argwhere((array < 0) | (array >= spec.size))[0]
+            where = f"[{', '.join(map(str, first))}]" if first.size else ""
+            raise UnknownId(
+                f"{spec.input}{where} is {array[tuple(first)]}; the model has the ids 0 to {spec.size - 1}: "
+                "give one of them, such as the one that stands for unknown words"
+            )
 
 
 def _quoted(names: list[str]) -> str:

@@ -160,12 +160,14 @@ class Model:
 
         Raises:
             InputError: something does not fit the signature; lists everything that does not.
+            UnknownId: all of that fits, and an id is none that the model has; an OrtValue is not looked at.
             Error: ONNX Runtime fails on inputs that do fit, or the process was forked since `load`.
         """
         _fork.check(self._loaded)
         if _values.among(inputs) or (isinstance(state, Mapping) and _values.among(state)):
             return Result(self.signature, self._run_values(inputs, state, lengths))
         feeds = self._forms.make(inputs, state, lengths)
+        _guards.refuse_ids(self.signature.ids, feeds)
         if self._options.nan == "raise":
             _guards.refuse_nan(feeds)
         return Result(self.signature, self._run(feeds))
@@ -191,8 +193,10 @@ class Model:
         counts = [spec.input for spec in (self.signature.lengths, *self.signature.more_lengths) if spec is not None]
         stand_ins, values = _values.split(given, counts)
         feeds = _feeds.make(self.signature, stand_ins)
+        seen = {name: array for name, array in feeds.items() if name not in values}
+        _guards.refuse_ids(self.signature.ids, seen)
         if self._options.nan == "raise":
-            _guards.refuse_nan({name: array for name, array in feeds.items() if name not in values})
+            _guards.refuse_nan(seen)
         session, make = self._session_for(feeds), onnxruntime().OrtValue.ortvalue_from_numpy
         binding = session.io_binding()
         for name, array in feeds.items():

@@ -59,9 +59,12 @@ def read(
         arrays[name] = _constant(known[name], value)
         if problems := _guards.tensor(known[name], arrays[name]):
             raise InputError("; ".join(problems))
-    inputs = tuple(spec for spec in signature.inputs if spec.name not in arrays)
+    _guards.refuse_ids(signature.ids, arrays)
     left = replace(
-        signature, inputs=inputs, more_lengths=tuple(x for x in signature.more_lengths if x.input not in arrays)
+        signature,
+        inputs=tuple(spec for spec in signature.inputs if spec.name not in arrays),
+        more_lengths=tuple(spec for spec in signature.more_lengths if spec.input not in arrays),
+        ids=tuple(spec for spec in signature.ids if spec.input not in arrays),
     )
     if not left.data_inputs:
         raise InputError("every input is held constant: leave one for `run` and `push` to give")

@@ -81,13 +81,12 @@ class Rows:
         elif type(chunk) is np.ndarray and self._single:
             known = self._known.get((chunk.shape, chunk.dtype))
             if known is not None:
-                if self._no_nan:
-                    _guards.refuse_nan({self._data[0][0]: chunk})
+                self._refuse_values((chunk,))
                 return (chunk.copy(),), *known
         elif (given := self._given(chunk)) is not None:
             known = self._known.get(_form(given))
             if known is not None:
-                self._refuse_nan(given)
+                self._refuse_values(given)
                 return tuple([array.copy() for array in given]), *known
         self._refuse_lengths(chunk)
         zeros = {name: np.zeros(self._shape(spec, 1), spec.dtype) for name, spec in self._row.items()}
@@ -101,7 +100,7 @@ class Rows:
                 f"the chunk has {rows} rows along {self._axis!r}; chunks of a pool have batch 1: open a stream for each"
             ) from error
         arrays = tuple([np.array(feeds[name], order="C") for name, _, _ in self._data])
-        self._refuse_nan(arrays)
+        self._refuse_values(arrays)
         if len(self._known) >= _KNOWN:
             self._known.clear()
         known = self._known[_form(arrays)] = self._kind(arrays)
@@ -172,6 +171,7 @@ class Rows:
             problems += _guards.tensor(spec, arrays[name])
         if problems:
             raise InputError("; ".join(problems))
+        _guards.refuse_ids(self.signature.ids, arrays)
         if self._no_nan:
             _guards.refuse_nan(arrays)
         return arrays
@@ -191,9 +191,12 @@ class Rows:
         plain = len(given) == len(self._data) and all(type(array) is np.ndarray for array in given)
         return given if plain and (not isinstance(chunk, Mapping) or len(chunk) == len(given)) else None
 
-    def _refuse_nan(self, arrays: Sequence[NDArray[Any]]) -> None:
-        if self._no_nan:
-            _guards.refuse_nan({name: array for (name, _, _), array in zip(self._data, arrays, strict=True)})
+    def _refuse_values(self, arrays: Sequence[NDArray[Any]]) -> None:
+        if self._no_nan or self.signature.ids:
+            named = {name: array for (name, _, _), array in zip(self._data, arrays, strict=True)}
+            _guards.refuse_ids(self.signature.ids, named)
+            if self._no_nan:
+                _guards.refuse_nan(named)
 
     def _refuse_lengths(self, chunk: object) -> None:
         if isinstance(chunk, Mapping):

@@ -71,6 +71,19 @@ class LengthsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class IdsSpec:
+    """An input whose values are all looked up in an embedding.
+
+    Attributes:
+        input: the graph input, an integer tensor.
+        size: how many rows the embedding has: each value is from 0 to size - 1.
+    """
+
+    input: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """The contract of a model: every graph input and output in order, and what they mean.
 
@@ -80,6 +93,7 @@ class Signature:
         states: the pairs that carry state.
         lengths: the input that holds sequence lengths, if there is one.
         more_lengths: data inputs that hold lengths too, or along an axis of fixed size; their values are checked.
+        ids: inputs that hold ids; their values are checked.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -87,6 +101,7 @@ class Signature:
     states: tuple[StateSpec, ...] = ()
     lengths: LengthsSpec | None = None
     more_lengths: tuple[LengthsSpec, ...] = ()
+    ids: tuple[IdsSpec, ...] = ()
 
     def input(self, name: str) -> TensorSpec:
         """The graph input of this name (KeyError if there is none)."""
@@ -120,6 +135,7 @@ class Signature:
             "states": [{"input": s.input, "output": s.output, "initial": s.initial} for s in self.states],
             "lengths": _plain(self.lengths) if self.lengths else None,
             **({"more_lengths": [_plain(spec) for spec in self.more_lengths]} if self.more_lengths else {}),
+            **({"ids": [{"input": s.input, "size": s.size} for s in self.ids]} if self.ids else {}),
         }
 
     def to_json(self) -> str:
@@ -160,11 +176,12 @@ def _read(data: object) -> Signature:
         lengths = data["lengths"]
         lengths = None if lengths is None else _lengths(lengths)
         more = tuple(_lengths(item) for item in data.get("more_lengths", ()))
+        ids = tuple(IdsSpec(str(item["input"]), int(item["size"])) for item in data.get("ids", ()))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # int(inf) overflows
         raise BundleError(
             f"the signature is damaged: {type(error).__name__}: {error}: export the model again"
         ) from None
-    signature = Signature(inputs, outputs, states, lengths, more)
+    signature = Signature(inputs, outputs, states, lengths, more, ids)
     _check(signature)
     return signature
 
@@ -217,5 +234,9 @@ def _check(signature: Signature) -> None:
             problems.append(f"the lengths input {lengths.input!r} is not an integer tensor of rank 1")
     if signature.lengths and signature.lengths.axis not in signature.axis_names:
         problems.append(f"the lengths count along {signature.lengths.axis!r}, which no input has")
+    for ids in signature.ids:
+        spec = inputs.get(ids.input)
+        if spec is None or not np.issubdtype(np.dtype(spec.dtype), np.integer) or ids.size < 1:
+            problems.append(f"the ids input {ids.input!r} is not an integer tensor, or has no id to take")
     if problems:
         raise BundleError("the signature contradicts itself: " + "; ".join(problems))

@@ -39,6 +39,8 @@ class Stream:
         self._signature = model.signature
         self._nan = model._options.nan == "raise"
         self._start = Start(model.signature, model._options.context, batch, initial)
+        self._ids = model.signature.ids
+        _guards.refuse_ids(self._ids, self._start.states)
         if self._nan:
             _guards.refuse_nan(self._start.states)
         self.batch = self._start.batch
@@ -77,7 +79,8 @@ class Stream:
             The outputs, as `Model.run` gives them, which later pushes leave alone.
 
         Raises:
-            InputError: the chunk does not fit; the state stays as it was.
+            InputError: the chunk does not fit, or has an id that the model has not (UnknownId); the state stays as it
+                was.
             Error: ONNX Runtime fails, or the process was forked since `load`; the state stays as it was.
         """
         if self._loaded != _fork.generation:  # before the lock, which another thread may have held at the fork
@@ -90,6 +93,8 @@ class Stream:
                 and lengths is None
             ):
                 plan: Any = self._last
+                if self._ids and self._only is not None:
+                    _guards.refuse_ids(self._ids, {self._only: chunk})
                 plan.put(chunk)
                 turn = plan.turns[self._current]
                 try:
@@ -182,6 +187,7 @@ class Stream:
         if _values.among(chunk):
             return self._push_values(chunk, lengths)
         inputs, shapes = self._inputs(chunk, lengths)
+        _guards.refuse_ids(self._ids, inputs)
         if self._nan:
             _guards.refuse_nan(self._tails.without(inputs))
         plan = self._plans.get(shapes)
@@ -328,6 +334,7 @@ class Stream:
             problems += _guards.tensor(TensorSpec(name, str(template.dtype), template.shape), arrays[name])
         if problems:
             raise InputError("; ".join(problems))
+        _guards.refuse_ids(self._ids, arrays)
         if self._nan:
             _guards.refuse_nan(arrays)
         with self._lock:

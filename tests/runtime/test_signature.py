@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from rnn_runtime import BundleError, LengthsSpec, Signature, StateSpec, TensorSpec
+from rnn_runtime import BundleError, IdsSpec, LengthsSpec, Signature, StateSpec, TensorSpec
 
 SIGNATURE = Signature(
     inputs=(
@@ -94,4 +94,17 @@ def test_more_lengths_survive_json_and_are_checked_too() -> None:
     data = two.to_dict()
     data["more_lengths"][0]["input"] = "x"
     with pytest.raises(BundleError, match="the lengths input 'x' is not an integer tensor of rank 1"):
+        Signature.from_dict(data)
+
+
+@pytest.mark.parametrize("damage", [{"input": "nobody"}, {"input": "x"}, {"size": 0}])
+def test_ids_survive_json_and_are_checked_too(damage: dict[str, Any]) -> None:
+    inputs = (*SIGNATURE.inputs, TensorSpec("ids", "uint8", ("sequence", 2)))
+    some = Signature(inputs, SIGNATURE.outputs, SIGNATURE.states, SIGNATURE.lengths, ids=(IdsSpec("ids", 7),))
+    assert Signature.from_json(some.to_json()) == some
+    assert some.to_dict()["ids"] == [{"input": "ids", "size": 7}]
+    assert "ids" not in SIGNATURE.to_dict()  # readers of before know none
+    data = some.to_dict()
+    data["ids"][0] |= damage
+    with pytest.raises(BundleError, match="is not an integer tensor, or has no id to take"):
         Signature.from_dict(data)

@@ -160,8 +160,10 @@ def test_the_largest_and_smallest_of_a_whole_type(serving: Any) -> None:
     for data in ([1.5, 2], [2**63, 1], [2**64, 1], [True, False]):
         status, answer = serving.request(tagger, {"inputs": [ids | {"data": data}]})
         assert status == 400 and "of 'ids'" in answer["error"]
-    status, answer = serving.request(tagger, {"inputs": [ids | {"data": [1, 2**62]}]})
-    assert status == 422 and "the model fails on these values" in answer["error"]
+    for unknown in (2**62, -1):
+        status, answer = serving.request(tagger, {"inputs": [ids | {"data": [1, unknown]}]})
+        assert status == 422 and "the model fails on these values" in answer["error"]
+        assert f"ids[0, 1] is {unknown}; the model has the ids 0 to " in answer["error"]
 
 
 def test_paths_methods_models_and_versions(serving: Any) -> None:

@@ -16,6 +16,7 @@ from .._errors import ExportError
 from . import leaves, states, tree
 from .axes import Axes
 from .graph import Layer, ancestors, arguments, layers, origins, user_inputs, user_outputs
+from .ids import ids
 from .prepare import Prepared, State
 
 
@@ -55,6 +56,7 @@ def describe(
         outputs=specs(outputs, user_outputs(program)),
         states=tuple(StateSpec(names[i], outputs[j]) for i, j in pairs.items()),
         lengths=every[0] if every else None,
+        ids=ids(program, names),
     )
     for state_spec in signature.states:
         before, after = signature.input(state_spec.input), signature.output(state_spec.output)

@@ -198,7 +198,7 @@ def run_part(scorer: Scorer, part: Part, folder: Path) -> Iterator[int]:
                     yield table.num_rows
         partial.replace(folder / part.name)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
 

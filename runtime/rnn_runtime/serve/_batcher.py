@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _feeds
+from .. import _feeds, _guards
 from .._errors import Error, InputError
 from .._independent import mixes_rows, rows_axis
 from .._result import Result
@@ -53,6 +53,7 @@ class Batcher:
         """
         signature = self._model.signature
         feeds = _feeds.make(signature, inputs)
+        _guards.refuse_ids(signature.ids, feeds)  # before it is joined with others
         key: object = object()  # with nothing else
         rows = 1
         if self._axis is not None:

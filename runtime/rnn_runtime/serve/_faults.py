@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._errors import Error, InputError, PoolFull, QueueFull, StreamClosed
+from .._errors import Error, InputError, PoolFull, QueueFull, StreamClosed, UnknownId
 
 GRPC = {
     400: "INVALID_ARGUMENT",
@@ -40,7 +40,7 @@ def fault(error: BaseException) -> Fault:
     if isinstance(error, Fault):
         return error
     text = str(error)
-    if isinstance(error, InputError):
+    if isinstance(error, InputError) and not isinstance(error, UnknownId):
         return Fault(400, text)
     if isinstance(error, QueueFull):
         return Fault(503, "the queue is full: the request was not taken, send it again later")
@@ -49,6 +49,6 @@ def fault(error: BaseException) -> Fault:
     if isinstance(error, StreamClosed):
         return Fault(410, f"{text}; begin a new one with sequence_start")
     if isinstance(error, Error):
-        # Names, types and sizes fit, so it is the values: an id that the embedding does not have, say.
+        # Names, types and sizes fit, so it is the values: an id that the model does not have, say.
         return Fault(422, f"the model fails on these values; the state is as it was ({text})")
     return Fault(500, f"the server failed ({type(error).__name__}): its log tells more")

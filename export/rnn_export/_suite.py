@@ -128,11 +128,21 @@ class Suite:
         return not backend.aside or prop.name == "values" or self.level == "full" or self.only is not None
 
     def _cases(self) -> list[Case]:
-        """The grid, and ten times the traced sizes."""
-        shapes = grid(self.traced, self.over)
+        """The grid, further sizes that the export was compared at, and ten times the traced sizes."""
+        *shapes, traced = grid(self.traced, self.over)
+        shapes += [shape for shape in self._exported() if shape not in (*shapes, traced)]
+        shapes.append(traced)
         if self.level != "quick":
             shapes.insert(0, {axis: 10 * size for axis, size in self.traced.items()})
         return self.reference.cases(shapes)[0]
+
+    def _exported(self) -> list[dict[str, int]]:
+        """The sizes that the bundle records, where they are of the axes that this model has.
+
+        Among them are those at which the model compares sizes, which only a trace tells.
+        """
+        found = self.sealed.manifest["verified"].get("shapes", ())
+        return [dict(shape) for shape in found if shape.keys() == self.traced.keys()]
 
     def _effort(self, count: int) -> Effort:
         effort = EFFORTS[self.level]

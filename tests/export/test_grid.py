@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
-from rnn_export import export
+from rnn_export import export, verify
 from rnn_export._reference import grid
 
 
@@ -31,3 +33,40 @@ def test_a_model_that_takes_nothing_short_is_exported(tmp_path):
     bundle = export(Frames(), torch.randn(2, 90), tmp_path / "bundle", axes=axes)
     assert all(sizes["samples"] < 70 for sizes in bundle.refused) and bundle.refused
     assert {135, 180} <= {row.shape["samples"] for row in bundle.report.rows}
+
+
+class Branches(nn.Module):
+    """Twenty steps, and they alone, are multiplied by `factor`."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.factor = nn.GRU(4, 3, batch_first=True), 1.0
+
+    def forward(self, x):
+        h = self.gru(x)[0]
+        return h * self.factor if x.size(1) == 20 else h
+
+
+def test_verify_compares_where_the_export_did(tmp_path):
+    model = Branches()
+    bundle = export(model, torch.randn(2, 5, 4), tmp_path / "bundle", axes={"x": {0: "batch", 1: "sequence"}})
+    assert {row.shape["sequence"] for row in bundle.report.rows} == {1, 2, 5, 13, 20, 64}
+    assert verify(model, bundle, level="quick").passed
+    model.factor = 2.0
+    report = verify(model, bundle, level="quick")
+    assert {row.shape["sequence"] for row in report.failures} == {20}
+    assert not report.passed
+
+
+@pytest.mark.parametrize("shapes", [None, [], [{"batch": 2, "time": 20}]])
+def test_a_bundle_that_records_no_such_sizes_is_compared_at_the_grid(tmp_path, shapes):
+    model = Branches()
+    bundle = export(model, torch.randn(2, 5, 4), tmp_path / "bundle", axes={"x": {0: "batch", 1: "sequence"}})
+    manifest = json.loads((bundle.path / "manifest.json").read_text(encoding="utf-8"))
+    if shapes is None:
+        del manifest["verified"]["shapes"]
+    else:
+        manifest["verified"]["shapes"] = shapes
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    model.factor = 2.0
+    assert {row.shape["sequence"] for row in verify(model, bundle, level="quick").rows} == {1, 2, 5, 13, 64}

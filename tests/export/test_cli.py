@@ -156,6 +156,7 @@ def test_inspect_shows_the_bundle_and_its_manifest(command, bundles):
     code, out, _ = command("inspect", bundles["tagger"].path)
     assert code == 0
     for line in (
+        "  ids: int64[batch, sequence]  ids 0 to 49",
         "  lengths: int64[batch]  lengths along sequence",
         "  logits: float32[batch, max(lengths), 9]",
         "  lstm: LSTM, hidden_size 16, 2 layers, bidirectional, packed",

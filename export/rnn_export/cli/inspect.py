@@ -44,11 +44,14 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 def _signature(signature: Signature) -> None:
     states = {state.input: state.output for state in signature.states}
+    ids = {spec.input: spec.size for spec in signature.ids}
     click.echo("inputs")
     for spec in signature.inputs:
         kind = f"  state, next in {states[spec.name]}" if spec.name in states else ""
         if signature.lengths is not None and spec.name == signature.lengths.input:
             kind = f"  lengths along {signature.lengths.axis}"
+        if spec.name in ids:
+            kind += f"  ids 0 to {ids[spec.name] - 1}"
         click.echo(f"  {spec}{kind}")
     click.echo("outputs")
     for spec in signature.outputs:

@@ -61,8 +61,8 @@ def verify(
     Without TARGET no PyTorch is needed: the recorded inputs are run on the device, the recorded results are expected,
     and those properties are checked that need no reference.
 
-    With TARGET every artifact is held against that live model on every backend that is at hand: over a grid of batch
-    and sequence sizes, and for each property of docs/verification.md.
+    With TARGET every artifact is held against that live model on every backend that is at hand: over a grid of sizes,
+    at those that the export compared, and for each property of docs/verification.md.
     """
     import rnn_runtime
 

@@ -160,37 +160,49 @@ def export(
             captured = fix(captured, sizes, unroll=lowering == "decomposed")
             reference = Reference(captured.flat, captured.signature, captured.sampler)
         with unsealed(path, overwrite=overwrite) as folder:
-            step = _lower.lower(
+            _lower.lower(
                 captured,
                 folder,
                 formats,
                 lowering,
                 opset,
                 split_directions=split_directions,
-                # Only large layers gain by 8 bits, and there a Scan costs little; other runtimes take one graph.
-                single_steps=precision not in REWRITES and target is None,
                 ir_version=profile.ir_version if profile is not None else None,
             )
             graph = folder / ONNX
             if target is not None:
                 _targets.require(target, graph)
             operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
-            if step is not None:
-                inspect_step(captured, folder / STEP, step)
             cases, refused = reference.cases(captured.with_forks(grid(captured.sizes, captured.sequences)))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
-            if step is not None and all(case.sizes[step] != 1 for case in [*golden, *cases]):
-                (folder / STEP).unlink()  # eager PyTorch takes no single step
-                step = None
-            report = require(compare([*golden, *cases], _backends.found(folder, step), tolerance), "the export")
+            every = [*golden, *cases]
+
+            def lower_step() -> str | None:
+                """The axis of the graph for single steps, once there is one."""
+                if not graph.exists() or target is not None or precision == "float16":
+                    return None  # other runtimes take one graph
+                step = _lower.lower_step(captured, folder, lowering, split_directions=split_directions)
+                if step is None:
+                    return None
+                inspect_step(captured, folder / STEP, step)
+                if all(case.sizes[step] != 1 for case in every):
+                    (folder / STEP).unlink()  # eager PyTorch takes no single step
+                    return None
+                return step
+
+            step = None if precision in REWRITES else lower_step()
+            report = require(compare(every, _backends.found(folder, step), tolerance), "the export")
             allowed = bundle_tolerance(golden, tolerance)
             quantized = None
             if precision in REWRITES:
-                quantized, report = quantize(graph, [*golden, *cases], precision, tolerance)
+                quantized, report = quantize(graph, every, precision, tolerance)
                 operators = count_operators(graph)
                 if target is not None:
                     _targets.require(target, graph)
+                step = lower_step()
+                if step is not None:
+                    report = require(compare(every, _backends.found(folder, step), tolerance, precision), "the export")
                 allowed = measured_tolerance(report, allowed)
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)

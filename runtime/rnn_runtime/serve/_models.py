@@ -17,6 +17,7 @@ from .._result import Result
 from .._signature import TensorSpec
 from .._threads import usable
 from ._batcher import Batcher
+from ._deadlines import Deadlines
 from ._faults import Fault
 from ._settings import Settings
 from ._tensors import DATATYPES, Answer, Arrays, Request, SequenceId
@@ -98,7 +99,11 @@ class Served:
     running: int = 0
     _clients: Counter[str] = field(default_factory=Counter)
     _expired: dict[SequenceId, None] = field(default_factory=dict)
+    _deadlines: Deadlines = field(init=False)
     _refused: object = None  # what the bundle that could not be loaded looked like
+
+    def __post_init__(self) -> None:
+        self._deadlines = Deadlines(self.settings.request_seconds)
 
     async def infer(self, request: Request, client: str, wait: bool = False) -> Answer:
         """Run a request: the next chunk of its sequence, or for a model without state whole sequences.
@@ -147,7 +152,7 @@ class Served:
             raise Fault(400, f"{self.name} has no output {unknown[0]!r}; expected {', '.join(self._outputs())}")
         self.running += 1
         try:
-            async with asyncio.timeout(self.settings.request_seconds):
+            with self._deadlines():
                 return await stream.push_async(request.inputs, timeout=None if wait else 0)
         finally:
             self.running -= 1
@@ -277,7 +282,7 @@ class Served:
         run = asyncio.ensure_future(generation.batcher.run(request.inputs))
         run.add_done_callback(self._done)
         try:
-            async with asyncio.timeout(self.settings.request_seconds):
+            with self._deadlines():
                 return await asyncio.shield(run)
         except TimeoutError:
             raise Fault(504, "the request took too long") from None

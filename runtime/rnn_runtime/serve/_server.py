@@ -20,7 +20,10 @@ from ._settings import Settings
 
 log = logging.getLogger("rnn_runtime.serve")
 
-_PACKAGES = ("starlette", "uvicorn", "httptools", "websockets", "grpc", "google.protobuf", "prometheus_client")
+_PACKAGES = (
+    *("starlette", "uvicorn", "uvloop", "httptools", "websockets", "orjson"),
+    *("grpc", "google.protobuf", "prometheus_client"),
+)
 _HEADERS = 64 * 2**10  # bytes of a request's head
 
 
@@ -37,12 +40,15 @@ def serve(paths: Sequence[str | Path], settings: Settings | None = None) -> None
         InputError: a setting is out of range, a port is taken, or the state of a model cannot be batched.
     """
     require_installed()
+    import uvloop
+
     from ._metrics import log_to_stderr
 
     log_to_stderr()
     repository = Repository([Path(path) for path in paths], settings or Settings())
     try:
-        asyncio.run(_serve(repository, repository.settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(repository, repository.settings))
     finally:
         repository.close()
 
@@ -146,7 +152,7 @@ def _uvicorn(app: Any, settings: Settings) -> Any:
         _head_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(_Whole(transport))
+            super().connection_made(transport)
             self._await_head()
 
         def data_received(self, data: bytes) -> None:
@@ -206,36 +212,6 @@ def _uvicorn(app: Any, settings: Settings) -> Any:
     except OSError as error:  # ssl.SSLError is one
         raise InputError(f"the certificate or its key cannot be used: {error}") from None
     return Server(config)
-
-
-class _Whole:
-    """A transport that sends what is written in one turn of the event loop in one piece.
-
-    uvicorn writes an answer's head and its body apart, and each piece sent costs more than all else of a small answer.
-    """
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._pieces: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send it with what else is written now."""
-        if not self._pieces:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._pieces.append(data)
-
-    def close(self) -> None:
-        """Close the connection when all is sent."""
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        if pieces and not self._transport.is_closing():
-            self._transport.write(b"".join(pieces))
 
 
 @contextlib.contextmanager

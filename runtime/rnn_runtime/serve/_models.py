@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ log = logging.getLogger("rnn_runtime.serve")
 _REMEMBERED = 4096  # expired sequences whose next request gets 410 and not 404
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Generation:
     """One bundle as it was when it was loaded. A model has a new one when its bundle is replaced.
 
@@ -46,7 +47,7 @@ class Generation:
     streams: int = 0
     superseded: bool = False
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What a request holds: all but the states; of a stream no lengths either, and one row."""
         signature = self.model.signature
@@ -54,7 +55,7 @@ class Generation:
             return tuple(map(self._one_row, signature.data_inputs))
         return tuple(spec for spec in signature.inputs if spec.name not in {s.input for s in signature.states})
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What an answer holds if the request does not say: all but the states, which stay here."""
         signature = self.model.signature
@@ -147,9 +148,10 @@ class Served:
 
     async def push(self, stream: PoolStream, request: Request, wait: bool = False) -> Result:
         """One chunk through a stream. Raises TimeoutError, or the runtime's errors."""
-        unknown = [name for name in request.outputs or () if name not in self._outputs()]
-        if unknown:
-            raise Fault(400, f"{self.name} has no output {unknown[0]!r}; expected {', '.join(self._outputs())}")
+        if request.outputs:
+            known = [spec.name for spec in self.generation.model.signature.outputs]
+            if unknown := [name for name in request.outputs if name not in known]:
+                raise Fault(400, f"{self.name} has no output {unknown[0]!r}; expected {', '.join(known)}")
         self.running += 1
         try:
             with self._deadlines():
@@ -299,9 +301,6 @@ class Served:
         except KeyError as error:
             raise Fault(400, f"{self.name} has no output {error.args[0]}") from None
         return Answer(self.name, generation.version, request, outputs)
-
-    def _outputs(self) -> list[str]:
-        return [spec.name for spec in self.generation.model.signature.outputs]
 
 
 class Repository:

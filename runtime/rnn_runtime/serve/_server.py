@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -82,6 +83,8 @@ async def _serve(repository: Repository, settings: Settings) -> None:
             await grpc.start()
         while not (http.started or serving.done()):
             await asyncio.sleep(0.01)
+        gc.collect()
+        gc.freeze()  # what is here now stays: to look through it again and again would stop all streams for 20 ms
         fields = {"models": list(repository.models), "version": __version__, "grpc_port": grpc_port}
         log.info("listening", extra=fields | {"host": settings.host, "http_port": listener.getsockname()[1]})
         await _first(stop.wait(), serving)
@@ -152,7 +155,7 @@ def _uvicorn(app: Any, settings: Settings) -> Any:
         _head_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(_Whole(transport))
             self._await_head()
 
         def data_received(self, data: bytes) -> None:
@@ -212,6 +215,36 @@ def _uvicorn(app: Any, settings: Settings) -> Any:
     except OSError as error:  # ssl.SSLError is one
         raise InputError(f"the certificate or its key cannot be used: {error}") from None
     return Server(config)
+
+
+class _Whole:
+    """A transport that sends what is written in one turn of the event loop in one piece.
+
+    uvicorn writes an answer's head and its body apart, and each piece sent costs more than all else of a small answer.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._pieces: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it with what else is written now."""
+        if not self._pieces:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._pieces.append(data)
+
+    def close(self) -> None:
+        """Close the connection when all is sent."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._transport.is_closing():
+            self._transport.write(b"".join(pieces))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+import rnn_export
 
 pa = pytest.importorskip("pyarrow", reason="the extra score brings it")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -23,8 +26,8 @@ def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     x = pa.array([[[0.5] * 4] * n for n in (2, 1, 3)], pa.list_(pa.list_(pa.float32())))
     pq.write_table(pa.table({"id": [7, 8, 9], "x": x}), tmp_path / "in.parquet")
 
-    def run(*arguments: str) -> tuple[Any, str, str]:
-        command = ["rnn-export", "score", str(FIXTURES / "rnn.onnx"), "-i", "in.parquet", "-o", "out", *arguments]
+    def run(*arguments: str, bundle: Path = FIXTURES / "rnn.onnx") -> tuple[Any, str, str]:
+        command = ["rnn-export", "score", str(bundle), "-i", "in.parquet", "-o", "out", *arguments]
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", command)
         code: Any = 0
@@ -57,3 +60,29 @@ def test_what_is_wrong_is_one_message(score: Any, monkeypatch: pytest.MonkeyPatc
         assert score("--ray") == (4, "", 'error: ray is not installed: pip install "rnn-export[ray]"\n')
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert score() == (4, "", 'error: pyarrow is not installed: pip install "rnn-export[score]"\n')
+
+
+class Decides(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = torch.nn.GRU(4, 3, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = self.gru(x)[0]
+        return scores, scores.argmax(-1)
+
+
+def test_results_that_come_again_are_written_with_a_dictionary(score: Any, tmp_path: Path) -> None:
+    axes = {"x": {0: "batch", 1: "sequence"}}
+    rnn_export.export(
+        Decides(),
+        torch.randn(2, 5, 4),
+        tmp_path / "bundle",
+        axes=axes,
+        output_names=["scores", "class"],
+        formats=["onnx"],
+    )
+    assert score(bundle=tmp_path / "bundle")[0] == 0
+    group = pq.read_metadata(tmp_path / "out" / "part-00000.parquet").row_group(0)
+    found = {group.column(k).path_in_schema: group.column(k).has_dictionary_page for k in range(group.num_columns)}
+    assert found == {"id": True, "scores.list.element.list.element": False, "class.list.element": True}

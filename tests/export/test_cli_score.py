@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,3 +89,27 @@ def test_results_that_come_again_are_written_with_a_dictionary(score: Any, tmp_p
     group = pq.read_metadata(tmp_path / "out" / "part-00000.parquet").row_group(0)
     found = {group.column(k).path_in_schema: group.column(k).has_dictionary_page for k in range(group.num_columns)}
     assert found == {"id": True, "scores.list.element.list.element": False, "class.list.element": True}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_terminal_gets_a_progress_bar(score: Any, tmp_path: Path) -> None:
+    import pty
+
+    assert score()[2] == ""  # a pipe gets none
+    master, slave = pty.openpty()
+    command = [sys.executable, "-c", "from rnn_export.cli import main; main()", "score", str(FIXTURES / "rnn.onnx")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
+    with subprocess.Popen(
+        [*command, "-i", "in.parquet", "-o", "again"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=slave, text=True,
+    ) as process:  # fmt: skip
+        os.close(slave)
+        seen = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(master, 4096):
+                seen += part
+        assert process.stdout is not None
+        assert process.stdout.read() == "wrote again: 3 rows in 1 file\n"
+    os.close(master)
+    assert process.returncode == 0
+    assert "━" in seen.decode(errors="replace") and "3/3" in seen.decode(errors="replace")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from .._errors import Error, InputError, PoolFull
 from .._score.files import _model_hash
 from ..serve import Settings
+from ..serve._deadlines import Deadlines
 from ..serve._faults import Fault, fault
 from ..serve._models import Served, _open, metadata
 from ..serve._tensors import Answer, Request, SequenceId, read
@@ -369,6 +370,7 @@ class Router:
 
     def __init__(self, name: str, about: dict[str, Any]) -> None:
         self._name, self._settings = name, about["settings"]
+        self._deadlines = Deadlines(self._settings.request_seconds)
         ray = package()
         self._keeper = ray.remote(Keeper).options(
             name=f"{name}/keeper", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1,
@@ -381,7 +383,7 @@ class Router:
         """The answer to an HTTP request."""
         from starlette.responses import JSONResponse, Response
 
-        from ..serve._http import _LENGTH, _body, _client, _json_bytes, _response
+        from ..serve._http import body_of, client_of, json_bytes, written
 
         try:
             path, root = http.url.path, http.scope.get("root_path", "")
@@ -390,8 +392,13 @@ class Router:
                 return Response()
             if (found := _INFER.fullmatch(path)) is not None:
                 self._require(found[1], http.method, "POST")
-                request = read(await _body(http, self._settings), _json_bytes(http.headers.get(_LENGTH)))
-                return _response(Answer(self._name, "1", request, await self._infer(request, _client(http))))
+                given = dict(http.scope["headers"])
+                request = read(
+                    await body_of(given, http.receive, self._settings.max_body, self._deadlines), json_bytes(given)
+                )
+                outputs = await self._infer(request, client_of(http.scope))
+                kept, body = written(Answer(self._name, "1", request, outputs))
+                return Response(body, headers={name.decode(): value.decode() for name, value in kept})
             if (found := _MODEL.fullmatch(path)) is not None:
                 self._require(found[1], http.method, "GET")
                 return Response() if found[2] else JSONResponse(await self._ask(self._members[0], "about"))

@@ -31,7 +31,7 @@ from ..serve._deadlines import Deadlines
 from ..serve._faults import Fault, fault
 from ..serve._models import Served, _open, metadata
 from ..serve._tensors import Answer, Request, SequenceId, read
-from ._cluster import package
+from ._cluster import package, reachable
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -74,8 +74,9 @@ def application(
         DependencyError: a package of the extra `ray` is missing.
         InputError: the model has no state that a pool can hold, or an argument is out of range.
         BundleError, DeviceError, MismatchError: the bundle cannot be loaded, or does not give its recorded results.
+        Error: no cluster answers at RAY_ADDRESS.
     """
-    package()
+    reachable()
     path = Path(bundle).resolve()
     name = name or path.name.removesuffix(".onnx")
     _require_shards(shards)
@@ -105,7 +106,7 @@ def scale(name: str, shards: int) -> dict[str, int]:
 
     Raises:
         InputError: there is no such application, or fewer shards cannot hold its open sequences; nothing has changed.
-        Error: a shard does not start; those that there were go on.
+        Error: a shard does not start; those that there were go on. Or no cluster answers at RAY_ADDRESS.
     """
     _require_shards(shards)
     ray = package()
@@ -120,6 +121,7 @@ def close(name: str) -> None:
 
     Raises:
         InputError: there is no such application.
+        Error: no cluster answers at RAY_ADDRESS.
     """
     ray = package()
     keeper = _keeper(name)
@@ -131,7 +133,7 @@ def close(name: str) -> None:
 
 def _keeper(name: str) -> Any:
     try:
-        return package().get_actor(f"{name}/keeper", namespace=NAMESPACE)
+        return reachable().get_actor(f"{name}/keeper", namespace=NAMESPACE)
     except ValueError:
         raise InputError(f"there is no application {name!r} with shards: run one first") from None
 

@@ -65,6 +65,7 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route, WebSocketRoute
+    from starlette.websockets import WebSocketDisconnect
 
     deadlines = Deadlines(settings.request_seconds)
     token = None if settings.token is None else f"Bearer {settings.token}".encode()
@@ -154,6 +155,8 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
             if not sockets.closing:
                 raise
             code, reason = _GOING_AWAY, "the server is shutting down"
+        except WebSocketDisconnect:  # it was gone when its answer was ready
+            code = 0
         finally:
             sockets.gone()
             served.close(pool_stream, generation, client_of(socket.scope))

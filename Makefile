@@ -13,7 +13,7 @@ TARGETS_VENV := .venv-targets
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-scoring bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,9 +61,12 @@ soak: $(VENV)/.installed ## four minutes of 64 threads on a StreamPool and a mil
 bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams; a quiet machine is needed
 	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128
 
+bench-scoring: $(VENV)/.installed ## measure rnn-export score beside the loops one would write; a quiet machine is needed
+	$(VENV)/bin/python benchmarks/scoring.py --write
+
 bench-serving: $(SERVE_VENV)/.installed ## measure rnn-export serve and triton beside the obvious servers; a quiet machine is needed
 	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3 --seconds 5 --write
-	$(SERVE_VENV)/bin/python benchmarks/serving.py --streams 200 --seconds 60 --peers websocket --write
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --streams 200 --seconds 60 --peers http websocket grpc-stream fastapi-raw triton-stream --write
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _rounds import machine, medians, put, session, stale
+from _rounds import machine, medians, put, stale
 
 import rnn_export
+import rnn_runtime
 
 SIZES = ((1, 1), (100, 1), (50, 16))
 FOLDER = Path("build/benchmarks/int8")
@@ -44,24 +45,24 @@ def main() -> None:
                 example = torch.randn(5, 3, hidden)
                 if stale(paths[name]):
                     rnn_export.export(model, example, paths[name], formats=["onnx"], overwrite=True, **options)
-            sessions = {name: session(path / "model.onnx") for name, path in paths.items()}
+            models = {name: rnn_runtime.load(path, threads=1) for name, path in paths.items()}
             sizes = [(paths[name] / "model.onnx").stat().st_size / 1e6 for name in ("fused", "int8")]
-            cells = [text for size in SIZES for text in measured(model, sessions, hidden, *size)]
+            cells = [text for size in SIZES for text in measured(model, models, hidden, *size)]
             lines.append(f"| {cell} | {hidden} | {sizes[0]:.2f} -> {sizes[1]:.2f} | " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
     put("int8", "\n".join(lines))
 
 
-def measured(model, sessions, hidden: int, sequence: int, batch: int) -> list[str]:
-    names = [node.name for node in sessions["fused"].get_inputs()]
+def measured(model, models, hidden: int, sequence: int, batch: int) -> list[str]:
+    names = [spec.name for spec in models["fused"].signature.inputs]
     x = np.random.default_rng(0).standard_normal((sequence, batch, hidden), np.float32)
     feeds = {name: x if name == "input" else np.zeros((1, batch, hidden), np.float32) for name in names}
     with torch.inference_mode():
         want = model.double()(torch.from_numpy(x).double())[0].numpy()
         model.float()
-    got = sessions["int8"].run(None, feeds)[0]
+    got = models["int8"].run(feeds)[0]
     snr = 10 * np.log10((want**2).sum() / ((got - want) ** 2).sum())
-    runs = {name: lambda s=s: s.run(None, feeds) for name, s in sessions.items()}
+    runs = {name: lambda one=one: one.run(feeds) for name, one in models.items()}
     median = medians(runs)
     best = min(median["fused"], median["scan"])
     return [f"{best * 1e6:.0f}", f"{median['int8'] / best:.2f}", f"{snr:.0f}"]

@@ -1,6 +1,7 @@
 """StreamPool against streams of their own: 32 LSTM streams, one step at a time, ONNX Runtime on one thread.
 
     python benchmarks/pool.py [--hidden 512] [--streams 32] [--max-wait 5] [--rounds 15]
+    python benchmarks/pool.py --hidden 256 --open 10000     what open streams take of memory, and steps of 64 at a time
 
 Each peer is a process of its own, which sleeps while another has its turn; a round gives each one turn of about
 `--seconds`. A ratio is taken within a round, against the separate streams of the same round; shown are the median over
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -107,6 +110,41 @@ def peer(name: str, folder: str, count: int, hidden: int, max_wait: float) -> No
         print(json.dumps({"seconds": seconds} | waits), flush=True)
 
 
+def open_many(folder: str, count: int, hidden: int, rounds: int) -> None:
+    """Resident memory that open streams take, each with a state; and steps per second where 64 of them push at a time."""
+
+    def resident() -> int:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    model, chunk = rnn_runtime.load(folder, threads=1), np.ones((1, 1, hidden), np.float32)
+    groups = [range(k, min(k + 64, count)) for k in range(0, count, 64)]
+
+    def step(streams: list[rnn_runtime.PoolStream], group: range) -> None:
+        for future in [streams[k].submit(chunk) for k in group]:
+            future.result()
+
+    with rnn_runtime.StreamPool(model, 64, max_wait_ms=0) as small:  # what a first batch takes once is no stream's
+        step([small.open() for _ in range(64)], groups[0])
+    before = resident()
+    pool = rnn_runtime.StreamPool(model, count, max_wait_ms=1e3, max_batch=64)
+    streams, times = [pool.open() for _ in range(count)], []
+    for _ in range(rounds):
+        for group in groups:
+            start = time.perf_counter()
+            step(streams, group)
+            times.append((time.perf_counter() - start) / len(group))
+    bytes_each = (resident() - before) / count
+    state = sum(array.nbytes for array in streams[0].state.values())
+    pool.close()
+    print(f"\n{machine()}\n")
+    print(
+        f"LSTM, hidden {hidden}: {count:,} open streams take {bytes_each * count / 2**20:.0f} MiB, "
+        f"{bytes_each / 1024:.1f} KiB each, of which {state / 1024:g} KiB are its state; a step of 64 of them takes "
+        f"{statistics.median(times) * 64e3:.2f} ms, {1 / statistics.median(times):,.0f} steps per second on one core"
+    )
+
+
 def export(folder: str, hidden: int) -> None:
     import torch
 
@@ -168,12 +206,22 @@ def main() -> None:
     parser.add_argument("--max-wait", type=float, default=5.0, help="milliseconds")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.3, help="of one turn")
+    parser.add_argument("--open", type=int, metavar="N", help="measure the memory of N open streams instead")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--export", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.export:
         export(options.export, options.hidden[0])
+    elif options.open and options.folder:
+        open_many(options.folder, options.open, options.hidden[0], options.rounds)
+    elif options.open:
+        with tempfile.TemporaryDirectory() as folder:
+            for hidden in options.hidden:
+                common = [sys.executable, __file__, "--hidden", str(hidden)]
+                bundle = f"{folder}/{hidden}"
+                subprocess.run([*common, "--export", bundle], check=True)
+                subprocess.run([*common, "--open", str(options.open), "--folder", bundle], check=True)
     elif options.peer:
         peer(options.peer, options.folder, options.streams, options.hidden[0], options.max_wait)
     else:

@@ -1,36 +1,62 @@
-"""int8: the weights of an ONNX graph in 8 bits, held against the yardstick by noise and by what is decided.
-
-ONNX Runtime's dynamic quantiser does the rewriting: activations are scaled at run time, weights by output channel. An
-LSTM becomes its own 8-bit operator; GRU and RNN have none, so they are lowered to a Scan, whose product becomes one.
-Weights keep 7 of their 8 bits: a product of full ones saturates on processors without VNNI (16 dB instead of 37), and a
-bundle goes from one machine to another; it costs 1 to 2 dB.
-"""
+"""A precision: a rewrite of the proven float32 graph, held against the yardstick by noise and by what is decided."""
 
 from __future__ import annotations
 
 import ast
 import statistics
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from onnx.numpy_helper import to_array
 
 import rnn_runtime
 from rnn_runtime import InputError, Report
 
+from . import _float16, _int8
 from ._backends.onnxruntime import OnnxRuntime
 from ._compare import compare, together
 from ._errors import ExportError
-from ._quiet import quiet
 from ._reference import Case
 
-PRECISIONS = ("fp32", "int8")
-OPERATORS = ("LSTM", "MatMul", "Gemm", "Gather")
-"""What is quantised, where its weight is a constant. Gather is an embedding."""
+Write = Callable[[onnx.ModelProto, Path, Collection[str]], None]
+"""Writes a graph in another precision, all but the nodes named."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """How the layers of a float32 graph are given a precision.
+
+    Attributes:
+        operators: what is rewritten, where its weight is a constant.
+        write: what the bundle is to hold.
+        proof: the same to be measured on the CPU, where `write` is computed more exactly there than it will be.
+        largest: the largest weight that it holds.
+        note: what its time on the CPU says.
+    """
+
+    operators: tuple[str, ...]
+    write: Write
+    proof: Write | None = None
+    largest: float = np.inf
+    note: str = ""
+
+
+REWRITES = {
+    "int8": Rewrite(_int8.OPERATORS, _int8.write),
+    "float16": Rewrite(
+        _float16.OPERATORS,
+        _float16.write,
+        _float16.write_rounded,
+        _float16.LARGEST,
+        " on the CPU, which computes it in float32: float16 is for CUDA",
+    ),
+}
+PRECISIONS = ("fp32", *REWRITES)
 
 
 @dataclass(frozen=True)
@@ -38,7 +64,8 @@ class Quantized:
     """What became of the weights.
 
     Attributes:
-        layers: the modules whose weights are in 8 bits.
+        precision: "int8" or "float16".
+        layers: the modules whose weights are in it.
         kept: those left in float32, since they hurt.
         snr: the smallest signal-to-noise ratio of an output over all that was compared, in decibels.
         agreement: how often the largest element along the last axis is the same, for the output where it is so least;
@@ -47,6 +74,7 @@ class Quantized:
         seconds: a run on the example, one thread, before and after.
     """
 
+    precision: str
     layers: tuple[str, ...]
     kept: tuple[str, ...]
     snr: float
@@ -59,24 +87,29 @@ class Quantized:
         (big, small), (slow, fast) = self.size, self.seconds
         return "\n".join(
             [
-                f"int8: {', '.join(self.layers)}",
+                f"{self.precision}: {', '.join(self.layers)}",
                 *([f"left in float32, since it hurts: {', '.join(self.kept)}"] if self.kept else []),
                 f"signal to noise {self.snr:.1f} dB{decided}",
                 f"size {big / 1e6:.3g} -> {small / 1e6:.3g} MB; the example on one thread {slow * 1e6:.0f} -> "
-                f"{fast * 1e6:.0f} µs",
+                f"{fast * 1e6:.0f} µs{REWRITES[self.precision].note}",
             ]
         )
 
 
-def check_precision(precision: str, formats: Sequence[str] | None) -> Sequence[str]:
-    """The formats to write. Raises InputError where the precision is unknown, or a format cannot hold it."""
+def check_precision(precision: str, formats: Sequence[str] | None, target: str | None) -> Sequence[str]:
+    """The formats to write. Raises InputError where the precision is unknown, or a format or target cannot hold it."""
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give one of {list(PRECISIONS)}")
-    if formats is None:
-        return ("onnx",) if precision == "int8" else ("onnx", "torchscript")
-    if precision == "int8" and list(formats) != ["onnx"]:
+    if precision == "float16" and target is not None:
         raise InputError(
-            f"precision='int8' is for ONNX, and formats is {list(formats)}: give ['onnx'], or leave it out"
+            f"precision='float16' is for CUDA on today's ONNX Runtime, and target is {target!r}: leave one out. "
+            "OpenVINO and TensorRT compute a float32 graph in float16 by a setting of theirs"
+        )
+    if formats is None:
+        return ("onnx",) if precision in REWRITES else ("onnx", "torchscript")
+    if precision in REWRITES and list(formats) != ["onnx"]:
+        raise InputError(
+            f"precision={precision!r} is for ONNX, and formats is {list(formats)}: give ['onnx'], or leave it out"
         )
     return formats
 
@@ -89,104 +122,115 @@ def measured_tolerance(report: Report, least: Mapping[str, float]) -> dict[str, 
     }
 
 
-def quantize(path: Path, cases: Sequence[Case], tolerance: float | None) -> tuple[Quantized, Report]:
-    """Put the weights of the graph in `path` into 8 bits, all but those that hurt.
+def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float | None) -> tuple[Quantized, Report]:
+    """Give the layers of the graph in `path` another precision, all but those that hurt.
 
     Args:
-        path: the float32 graph, which the 8-bit one replaces.
+        path: the float32 graph, which the other replaces.
         cases: inputs, and what eager PyTorch makes of them: the example first, on which time is taken.
+        precision: one of `REWRITES`.
         tolerance: the largest error, in place of the bounds on noise and decisions.
 
     Raises:
-        ExportError: there is no weight to quantise, or no choice of layers reaches the bound.
+        ExportError: there is no weight to rewrite, or no choice of layers reaches the bound.
     """
+    rewrite = REWRITES[precision]
     model = onnx.load(path)
-    layers = _layers(model.graph)
+    layers = _layers(model.graph, rewrite.operators)
     if not layers:
-        raise ExportError("precision='int8', but the graph has no layer with float32 weights: leave `precision` out")
-    target = path.with_name("int8.onnx")
+        raise ExportError(f"precision={precision!r}, but the graph has no layer with float32 weights: leave it out")
+    kept = [name for name, layer in layers.items() if not layer.largest <= rewrite.largest]
+    if len(kept) == len(layers):
+        raise ExportError(
+            f"precision={precision!r} holds {rewrite.largest:g} at most, and every layer has a larger "
+            "weight: leave it out"
+        )
+    target, proof = path.with_name(f"{precision}.onnx"), path.with_name(f"{precision}-proof.onnx")
+    written = {target: rewrite.write} | ({proof: rewrite.proof} if rewrite.proof is not None else {})
+
+    def rewritten(kept: Collection[str]) -> list[OnnxRuntime]:
+        nodes = [node for name in kept for node in layers[name].nodes]
+        for file, write in written.items():
+            write(model, file, nodes)
+        backends = [OnnxRuntime(file, "cpu") for file in written]
+        for backend in backends[1:]:
+            backend.name += f"-{precision}"
+        return backends
 
     def held(kept: Collection[str]) -> Report:
-        _write(model, target, [node for layer in kept for node in layers[layer]])
-        return compare(cases, [OnnxRuntime(target, "cpu")], tolerance, "int8")
+        return compare(cases, rewritten(kept), tolerance, precision)
 
-    def alone(layer: str) -> float:
-        _write(model, target, [node for other in layers if other != layer for node in layers[other]])
-        return _quality(target, cases)[0]
+    def alone(name: str) -> float:
+        return _quality(rewritten(layers.keys() - {name})[-1], cases)[0]
 
     try:
-        kept: list[str] = []
         report = held(kept)
         if not report.passed:
             # Each alone, the noisiest first: what hurts goes back to float32 until the rest is good.
-            for layer in sorted(layers, key=alone)[:-1]:
-                kept.append(layer)
+            for name in sorted((name for name in layers if name not in kept), key=alone)[:-1]:
+                kept.append(name)
                 report = held(kept)
                 if report.passed:
                     break
         if not report.passed:
             worst = report.failures[0]
             raise ExportError(
-                f"precision='int8' keeps too little of the results, whichever layers are quantised ({worst.output}: "
+                f"precision={precision!r} keeps too little of the results, whichever layers are in it ({worst.output}: "
                 f"{worst.note or f'error {worst.error:.2g}'}): leave `precision` out"
             )
-        snr, agreement = _quality(target, cases)
-        size, seconds = (path.stat().st_size, target.stat().st_size), _time([path, target], cases[0].inputs)
+        snr, agreement = _quality(OnnxRuntime([*written][-1], "cpu"), cases)
+        weights = path.with_name(f"{path.name}.data")  # of a graph above 2 GB
+        before = path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
+        size, seconds = (before, target.stat().st_size), _time([path, target], cases[0].inputs)
         target.replace(path)
+        weights.unlink(missing_ok=True)
     finally:
-        target.unlink(missing_ok=True)
-    done = tuple(layer for layer in layers if layer not in kept)
-    return Quantized(done, tuple(kept), snr, agreement, size, seconds), report
+        for file in written:
+            file.unlink(missing_ok=True)
+    done = tuple(name for name in layers if name not in kept)
+    return Quantized(precision, done, tuple(kept), snr, agreement, size, seconds), report
 
 
-def _write(model: onnx.ModelProto, target: Path, kept: Sequence[str]) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)  # the quantiser writes into what it is given
-    with quiet():
-        quantize_dynamic(
-            copy,
-            target,
-            op_types_to_quantize=list(OPERATORS),
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-            # It makes a MatMul of each Gemm first, under this name.
-            nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],
-            extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
-        )
-
-
-def _quality(path: Path, cases: Sequence[Case]) -> tuple[float, float | None]:
+def _quality(backend: OnnxRuntime, cases: Sequence[Case]) -> tuple[float, float | None]:
     """The worst signal-to-noise ratio, and the worst agreement, of an output over all cases."""
-    backend = OnnxRuntime(path, "cpu")
     pairs = [(backend.run(case.inputs), case.want) for case in cases]
+    if any((np.isfinite(want[name]) & ~np.isfinite(got[name])).any() for got, want in pairs for name in want):
+        return -np.inf, None  # a ratio of finite elements alone would tell nothing of what overflowed
     outputs = (together([(got[name], want[name]) for got, want in pairs]) for name in pairs[0][1])
     found = [output for output in outputs if output is not None]
     agreements = [output.agreement for output in found if not np.isnan(output.agreement)]
     return min((output.snr for output in found), default=np.inf), min(agreements, default=None)
 
 
-def _layers(graph: onnx.GraphProto) -> dict[str, list[str]]:
-    """The layers with constant weights, each with the names of its nodes, which become unique."""
-    found: dict[str, list[str]] = {}
+@dataclass
+class _Layer:
+    """The nodes of a layer, by name, and its largest weight."""
 
-    def look(part: onnx.GraphProto, outer: frozenset[str], label: str | None) -> None:
+    nodes: list[str] = field(default_factory=list)
+    largest: float = 0.0
+
+
+def _layers(graph: onnx.GraphProto, operators: Collection[str]) -> dict[str, _Layer]:
+    """The layers with constant weights. The names of their nodes become unique."""
+    found: dict[str, _Layer] = {}
+
+    def look(part: onnx.GraphProto, outer: Mapping[str, float], label: str | None) -> None:
         weights = (tensor for tensor in part.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
-        constants = outer | {tensor.name for tensor in weights}
+        largest = {**outer, **{one.name: float(np.abs(to_array(one)).max(initial=0.0)) for one in weights}}
         for node in part.node:
             name = label or _module(node)
             weight = node.input[:1] if node.op_type == "Gather" else node.input[1:2]
-            if node.op_type in OPERATORS and constants.issuperset(weight):
-                nodes = found.setdefault(name, [])
-                node.name = f"{name}/{node.op_type}/{len(nodes)}"
-                nodes.append(node.name)
+            if node.op_type in operators and largest.keys() >= set(weight):
+                layer = found.setdefault(name, _Layer())
+                node.name = f"{name}/{node.op_type}/{len(layer.nodes)}"
+                layer.nodes.append(node.name)
+                sizes = [layer.largest, *(largest[value] for value in node.input if value in largest)]
+                layer.largest = float(np.max(sizes))  # NaN, where one is
             for attribute in node.attribute:
                 if attribute.HasField("g"):
-                    look(attribute.g, constants, name)
+                    look(attribute.g, largest, name)
 
-    look(graph, frozenset(), None)
+    look(graph, {}, None)
     return found
 
 

@@ -138,11 +138,15 @@ def seal(
         "options": dict(options),
         "versions": versions(),
         **({"step": {"axis": step}} if step else {}),
-        **({"precision": "int8", "quantized": asdict(quantized)} if quantized else {}),
+        **({"precision": quantized.precision, "quantized": _quantized(quantized)} if quantized else {}),
         "tolerance": dict(tolerance),
         "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _quantized(quantized: Quantized) -> dict[str, Any]:
+    return {name: value for name, value in asdict(quantized).items() if name != "precision"}
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

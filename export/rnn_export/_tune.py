@@ -183,6 +183,11 @@ def _options(sealed: Bundle) -> dict[str, Any]:
             f"{sealed.path} is for {options['target']}, and what is fast there is not measured here: export it without "
             "`target` for this machine"
         )
+    if options["precision"] == "float16":
+        raise InputError(
+            f"{sealed.path} is float16, for CUDA, and what is fast is measured on the CPU here: export it without "
+            "`precision` for this machine"
+        )
     return options
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import rnn_runtime
-from rnn_export import _inspect, _quantize, export, verify
+from rnn_export import _inspect, _int8, _quantize, export, verify
 
 AXES = {"x": {0: "batch", 1: "sequence"}}
 
@@ -104,7 +104,7 @@ def test_a_model_that_cannot_bear_it_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"precision": "int4"}, r"precision is 'int4'; give one of \['fp32', 'int8'\]"),
+        ({"precision": "int4"}, r"precision is 'int4'; give one of \['fp32', 'int8', 'float16'\]"),
         ({"precision": "int8", "formats": ["onnx", "torchscript"]}, "precision='int8' is for ONNX"),
     ],
 )
@@ -151,9 +151,10 @@ def test_what_is_kept_is_left_alone_whatever_the_quantiser_calls_it(tmp_path):
     path = tmp_path / "bundle"
     export(Cell(), torch.randn(2, 5, 4), path, axes=AXES, formats=["onnx"])
     model = onnx.load(path / "model.onnx")
-    layers = _quantize._layers(model.graph)
-    assert any("/Gemm/" in node for nodes in layers.values() for node in nodes)
-    _quantize._write(model, path / "kept.onnx", [node for nodes in layers.values() for node in nodes])
+    layers = _quantize._layers(model.graph, _int8.OPERATORS)
+    nodes = [node for layer in layers.values() for node in layer.nodes]
+    assert any("/Gemm/" in node for node in nodes)
+    _int8.write(model, path / "kept.onnx", nodes)
     assert not [node for node in _inspect.operators(onnx.load(path / "kept.onnx").graph) if "Integer" in node]
     x = torch.randn(3, 9, 4).numpy()
     want, got = (rnn_runtime.load(path / name).run(x)["output"] for name in ("model.onnx", "kept.onnx"))

@@ -148,7 +148,7 @@ def test_large_weights_lie_in_the_bundle_once(tmp_path: Path) -> None:
         (_rnn, {"sizes": {"sequence": 1}}),
         (lambda: {"model": nn.RNN(4, 1100), "example_inputs": torch.randn(5, 3, 4)}, {"formats": ("onnx",)}),  # 4.8 MB
         (_rnn, {"formats": ("torchscript",)}),
-        (_rnn, {"precision": "int8", "formats": ("onnx",)}),
+        (_rnn, {"precision": "float16", "formats": ("onnx",)}),
         (lambda: {"model": nn.GRU(4, 8), "example_inputs": torch.randn(5, 3, 4)}, {}),
     ],
 )
@@ -169,7 +169,24 @@ def test_a_graph_that_eager_pytorch_says_nothing_about_is_not_written(tmp_path: 
     assert "Scan" in _nodes(tmp_path / "b/model.onnx")
 
 
-def test_a_wrong_graph_for_single_steps_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU])
+def test_single_steps_in_8_bits_are_those_of_the_sequences_graph(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = export(kind(32, 64), torch.randn(5, 3, 32), tmp_path / "b", precision="int8")
+    assert Bundle.open(tmp_path / "b").step == "sequence"
+    assert "Scan" in _nodes(tmp_path / "b/model.onnx")
+    assert "Scan" not in (nodes := _nodes(tmp_path / "b/step.onnx"))
+    assert nodes.count("MatMulInteger") == 2  # for the input and for the state
+    inputs = _inputs(made.signature, sequence=1, batch=2)
+    got, want = (rnn_runtime.load(tmp_path / name).run(inputs) for name in ("b", "b/model.onnx"))
+    for one, other in zip(got.values(), want.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_wrong_graph_for_single_steps_is_found(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = single.write
 
     def wrong(captured: Any, scans: Any, axis: str, source: Path, path: Path) -> None:
@@ -181,8 +198,9 @@ def test_a_wrong_graph_for_single_steps_is_found(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(single, "write", wrong)
     with pytest.raises(MismatchError) as caught:
-        export(path=tmp_path / "b", formats=("onnx",), **_rnn())
-    assert {row.shape["sequence"] for row in caught.value.report.failures} == {1}
+        export(path=tmp_path / "b", formats=("onnx",), precision=precision, **_rnn())
+    failures = caught.value.report.failures
+    assert failures if precision == "int8" else {row.shape["sequence"] for row in failures} == {1}
     assert not (tmp_path / "b").exists()
 
 

@@ -18,7 +18,7 @@ import ray.data  # noqa: E402
 
 import rnn_runtime  # noqa: E402
 import rnn_runtime.ray  # noqa: E402
-from rnn_runtime import Error, InputError  # noqa: E402
+from rnn_runtime import InputError  # noqa: E402
 
 X = pa.list_(pa.list_(pa.float32()))
 ROWS = 400
@@ -138,15 +138,3 @@ def test_a_bad_row_is_named_by_the_worker_that_meets_it(workers: Any, files: Pat
     with pytest.raises(InputError, match=r"in\.parquet: row 25 of the column 'x' is empty along 'sequence'"):
         rnn_runtime.ray.score_files(files / "rnn.onnx", tmp_path / "in.parquet", tmp_path / "out", part_rows=10)
     assert not (tmp_path / "out" / "part-00002.parquet").exists() and not (tmp_path / "out" / "_SUCCESS").exists()
-
-
-def test_a_cluster_that_is_not_there_is_told(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: Any) -> None:
-        raise ConnectionError("no such\nhost")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.7:6379")
-    pq.write_table(pa.table({"x": pa.array([[[1.0] * 4]], X)}), tmp_path / "in.parquet")
-    with pytest.raises(Error, match=r"no Ray cluster at RAY_ADDRESS, '192\.0\.2\.7:6379' \(no such host\)"):
-        rnn_runtime.ray.score_files(files / "rnn.onnx", tmp_path / "in.parquet", tmp_path / "out")

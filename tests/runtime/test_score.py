@@ -381,3 +381,13 @@ def test_the_only_axis_of_a_bare_file_is_not_taken_for_its_rows(files: Path, mon
     monkeypatch.setattr("rnn_runtime._score.scorer.load", lambda *_, **__: bare)
     with pytest.raises(InputError, match="every input needs the axis 'batch' once"):
         Scorer(files / "features.onnx")
+
+
+def test_what_comes_again_is_written_with_a_dictionary_and_floats_are_not(files: Path, tmp_path: Path) -> None:
+    xs = sequences(30)
+    labels = pa.array([["noun", "verb"]] * 30)
+    pq.write_table(table(xs, labels=labels), tmp_path / "in.parquet")
+    rnn_runtime.score(files / "rnn.onnx", tmp_path / "in.parquet", tmp_path / "out", outputs=["output"])
+    group = pq.read_metadata(tmp_path / "out" / "part-00000.parquet").row_group(0)
+    found = {group.column(k).path_in_schema: group.column(k).has_dictionary_page for k in range(group.num_columns)}
+    assert found == {"id": True, "labels.list.element": True, "output.list.element.list.element": False}

@@ -194,6 +194,22 @@ def test_states_stay_on_the_server_unless_they_are_asked_for(serving: Any, model
     assert result.get_response()["parameters"]["sequence_id"] == 60
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400", "1e-45", "0.1", "-0.0"])
+def test_numbers_as_json_that_json_has_no_name_for(serving: Any, models: Path, value: str) -> None:
+    import rnn_runtime
+
+    x = np.zeros((1, 1, 4), np.float32)
+    x[0, 0, 1] = float(value)
+    expected = rnn_runtime.load(models / "hello").run(x)["output"]
+    data = f'"inputs": [{{"name": "input", "datatype": "FP32", "shape": [1, 1, 4], "data": [0, {value}, 0, 0]}}]'
+    flags = '"parameters": {"sequence_id": 61, "sequence_start": true, "sequence_end": true}'
+    status, answer = serving.request("/v2/models/hello/infer", f"{{{data}, {flags}}}".encode())
+    assert status == 200, answer
+    got = np.array(answer["outputs"][0]["data"], np.float32)
+    np.testing.assert_array_equal(got, expected.ravel())
+    assert np.isnan(got).any() == (value == "NaN")
+
+
 def test_health_and_metadata_as_the_protocol_has_them(serving: Any) -> None:
     for module, address, plain in ((httpclient, serving.http, {}), (grpcclient, serving.grpc, {"as_json": True})):
         client = module.InferenceServerClient(address)

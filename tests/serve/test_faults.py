@@ -291,6 +291,64 @@ def test_a_client_that_does_not_read_its_answers_is_dropped(start: Callable[...,
     assert server.request(INFER, body(5, True, True))[0] == 200
 
 
+def test_a_websocket_client_that_does_not_read_is_dropped_and_its_stream_freed(
+    start: Callable[..., Any], models: Path
+) -> None:
+    server = start(models / "lstm", "--request-seconds", "1")
+    text = json.dumps({"inputs": [tensor(np.zeros((1, 4000, 6), np.float32))]}).encode()
+    message = b"\x81\xff" + len(text).to_bytes(8, "big") + bytes(4) + text  # one frame of text, masked with zeros
+    head = f"GET /v2/models/lstm/stream HTTP/1.1\r\nHost: {server.http}\r\nUpgrade: websocket\r\n"
+    head += "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    host, _, port = server.http.partition(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect((host, int(port)))
+        connection.sendall(head.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+        with pytest.raises(OSError):  # reset by the server, and not timed out
+            for _ in range(400):
+                connection.sendall(message)
+            raise AssertionError
+        until = time.monotonic() + 10
+        while b'rnn_streams{model="lstm",version="1"} 0.0' not in server.request("/metrics")[1]:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    assert server.request(INFER, body(5, True, True))[0] == 200
+    assert not [line for line in server.log if line["level"] == "error"]
+
+
+def test_from_a_grpc_stream_that_is_not_read_no_more_is_read(start: Callable[..., Any], models: Path) -> None:
+    server, made, sent = start(models / "lstm"), messages(), 0
+
+    def requests() -> Iterator[Any]:
+        nonlocal sent
+        x = np.ones((1, 400, 6), np.float32)
+        for n in range(4000):
+            message = made["ModelInferRequest"](model_name="lstm", raw_input_contents=[x.tobytes()])
+            message.inputs.add(name="input", datatype="FP32", shape=x.shape)
+            message.parameters["sequence_id"].int64_param = 1
+            message.parameters["sequence_start"].bool_param = n == 0
+            sent = n
+            yield message
+
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            made["ModelInferRequest"].SerializeToString,
+            made["ModelStreamInferResponse"].FromString,
+        )(requests())
+        before = -1
+        while before < sent:  # until nothing moves
+            before = sent
+            time.sleep(1)
+        assert 64 < before < 3000
+        assert {next(call).error_message for _ in range(before)} == {""}  # and it goes on
+        call.cancel()
+    assert server.request(INFER, body(2, True, True))[0] == 200
+    assert server.errors == [] and not [line for line in server.log if line["level"] == "error"]
+
+
 def test_an_idle_websocket_is_closed_and_its_stream_freed(strict: Any) -> None:
     idle = pytest.raises(Exception, match=r"idle for 1\.5 s")
     with sockets.connect(f"ws://{strict.http}/v2/models/lstm/stream") as connection, idle:

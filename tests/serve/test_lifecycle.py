@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ grpcclient = pytest.importorskip("tritonclient.grpc", reason=REASON)
 httpclient = pytest.importorskip("tritonclient.http", reason=REASON)
 
 INFER = "/v2/models/lstm/infer"
+Push = Callable[[np.ndarray, bool, bool], np.ndarray]
+# What a client is told that comes too late: by the server, by one that is gone, or by a connection that is.
+REFUSED = ("shutting down", "ConnectionRefused", "ConnectionReset", "UNAVAILABLE", "HTTP 503")
 
 
 def body(chunk: np.ndarray, key: Any, start: bool = False, end: bool = False) -> dict[str, Any]:
@@ -136,8 +140,40 @@ def test_a_second_signal_ends_the_drain(start: Callable[..., Any], models: Path)
     assert server.stop(signal.SIGINT) == 0
 
 
+@contextlib.contextmanager
+def over_http(server: Any, key: str) -> Iterator[Push]:
+    """What sends one step of a sequence of its own, and gives the output."""
+    connection = httpclient.InferenceServerClient(server.http, connection_timeout=20, network_timeout=20)
+    yield lambda x, start, end: infer(connection, httpclient, x, key, start, end)
+
+
+@contextlib.contextmanager
+def over_grpc(server: Any, key: str) -> Iterator[Push]:
+    with grpcclient.InferenceServerClient(server.grpc) as connection:
+        yield lambda x, start, end: infer(connection, grpcclient, x, key, start, end)
+
+
+@contextlib.contextmanager
+def over_websocket(server: Any, key: str) -> Iterator[Push]:
+    with sockets.connect(f"ws://{server.http}/v2/models/lstm/stream") as connection:
+
+        def push(x: np.ndarray, start: bool, end: bool) -> np.ndarray:
+            connection.send(json.dumps({"inputs": body(x, key)["inputs"]}))
+            return output(json.loads(connection.recv(timeout=20)))
+
+        yield push
+
+
+def infer(client: Any, module: Any, x: np.ndarray, key: str, start: bool, end: bool) -> np.ndarray:
+    given = module.InferInput("input", list(x.shape), "FP32")
+    given.set_data_from_numpy(x)
+    flags = {"sequence_id": key, "sequence_start": start, "sequence_end": end}
+    return client.infer("lstm", [given], **flags).as_numpy("output")
+
+
+@pytest.mark.parametrize("over", [over_http, over_grpc, over_websocket])
 def test_no_accepted_request_is_lost_on_sigterm_under_load(
-    start: Callable[..., Any], models: Path, eager: Callable[..., np.ndarray]
+    over: Any, start: Callable[..., Any], models: Path, eager: Callable[..., np.ndarray]
 ) -> None:
     server = start(models / "lstm", "--drain-seconds", "1")
     random = np.random.default_rng(0)
@@ -145,24 +181,20 @@ def test_no_accepted_request_is_lost_on_sigterm_under_load(
 
     def client(k: int) -> None:
         """Sequences of three steps until the server takes no more; each answer has to be right."""
-        connection = httpclient.InferenceServerClient(server.http, connection_timeout=20, network_timeout=20)
         while True:
-            x = random.standard_normal((1, 3, 6)).astype(np.float32)
+            x, n = random.standard_normal((1, 3, 6)).astype(np.float32), 0
             expected = eager(x)
-            for n in range(3):
-                given = httpclient.InferInput("input", [1, 1, 6], "FP32")
-                given.set_data_from_numpy(x[:, n : n + 1])
-                flags = {"sequence_id": f"{k} {counts[k]}", "sequence_start": n == 0, "sequence_end": n == 2}
-                try:
-                    found = connection.infer("lstm", [given], **flags).as_numpy("output")
-                except ConnectionRefusedError:
-                    return
-                except Exception as error:
-                    if "shutting down" not in str(error) and (n or "ConnectionReset" not in repr(error)):
-                        problems.append(f"{n}: {error!r}")
-                    return
-                if np.abs(found - expected[:, n : n + 1]).max() > 2e-6:
-                    problems.append("wrong")
+            try:
+                with over(server, f"{k} {counts[k]}") as push:
+                    for n in range(3):
+                        found = push(x[:, n : n + 1], n == 0, n == 2)
+                        if np.abs(found - expected[:, n : n + 1]).max() > 2e-6:
+                            problems.append("wrong")
+            except Exception as error:  # a first step that is refused has begun nothing
+                said = f"{n}: {error!r} {error}"
+                if n or not any(text in said for text in REFUSED):
+                    problems.append(said)
+                return
             counts[k] += 1
 
     threads = [threading.Thread(target=client, args=(k,)) for k in range(8)]
@@ -175,6 +207,57 @@ def test_no_accepted_request_is_lost_on_sigterm_under_load(
     assert server.end() == 0
     assert problems == [] and min(counts) > 0
     assert server.log[-1]["streams_cut"] == 0
+
+
+def test_it_listens_on_this_machine_alone_and_serves_no_grpc_unless_told(
+    start: Callable[..., Any], models: Path
+) -> None:
+    server = start(models / "lstm", "--no-grpc", "--log-requests")
+    port = int(server.http.partition(":")[2])
+    with pytest.raises(ConnectionRefusedError):  # as one that listens on all addresses would not
+        socket.create_connection(("127.0.0.2", port), timeout=10)
+    assert server.log[0]["grpc_port"] is None
+    x = np.zeros((1, 1, 6), np.float32)
+    assert server.request(INFER, body(x, 1, True, True))[0] == 200
+    assert server.request(INFER, body(x, 1))[0] == 404
+    assert server.stop() == 0
+    lines = [line for line in server.log if line["event"] == "request"]
+    assert [(line["model"], line["protocol"], line["status"]) for line in lines] == [
+        ("lstm", "http", 200), ("lstm", "http", 404)
+    ]  # fmt: skip
+    assert all(line["ms"] > 0 and line["level"] == "info" and line["time"].endswith("Z") for line in lines)
+    assert server.errors == []
+
+
+def test_requests_that_wait_for_each_other_are_one_batch_and_are_counted(
+    start: Callable[..., Any], models: Path
+) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    server = start(models / "lstm", "--max-wait-ms", "10000")
+    x = np.zeros((1, 1, 6), np.float32)
+
+    def counted() -> dict[tuple[str, ...], float]:
+        families = text_string_to_metric_families(server.request("/metrics")[1].decode())
+        return {(m.name, *sorted(m.labels.values())): m.value for family in families for m in family.samples}
+
+    assert server.request(INFER, body(x, 9, start=True))[0] == 200  # alone, it is every open stream
+    threads = []
+    for key in (1, 2):  # a batch waits for all who are open, and these for the first
+        threads.append(threading.Thread(target=server.request, args=(INFER, body(x, key, start=True))))
+        threads[-1].start()
+        until = time.monotonic() + 8
+        while counted()["rnn_queued", "1", "lstm"] < key:
+            assert time.monotonic() < until
+    assert server.request(INFER, body(x, 9))[0] == 200
+    for thread in threads:
+        thread.join()
+    found = counted()
+    assert (found["rnn_chunks_total", "1", "lstm"], found["rnn_batches_total", "1", "lstm"]) == (4, 2)
+    assert (found["rnn_streams", "1", "lstm"], found["rnn_queued", "1", "lstm"]) == (3, 0)
+    assert found["rnn_requests_total", "200", "http", "lstm"] == found["rnn_request_seconds_count", "http", "lstm"] == 4
+    for name in ("rnn_queue_ms", "rnn_step_ms"):
+        assert 0 < found[name, "0.5", "1", "lstm"] <= found[name, "0.99", "1", "lstm"]
 
 
 def test_a_token_is_asked_for_everywhere_but_for_health(

@@ -31,26 +31,29 @@ def lower(
     opset: int | None = None,
     *,
     split_directions: bool = False,
-    single_steps: bool = True,
     ir_version: int | None = None,
-) -> str | None:
+) -> None:
     """Write the model in each format into `folder`.
-
-    Returns:
-        The axis that has size 1 in the graph for single steps; None where there is no such graph.
 
     Raises:
         ExportError: a format cannot hold the model.
     """
-    step = None
     if "onnx" in formats:
         onnx.write(captured, folder / ONNX, lowering, opset, split_directions=split_directions, ir_version=ir_version)
-        scans = onnx.scans(captured, lowering, split_directions=split_directions)
-        step = single.axis(captured, scans, folder / ONNX) if single_steps else None
-        if step is not None:
-            single.write(captured, scans, step, folder / ONNX, folder / STEP)
     if "torchscript" in formats:
         torchscript.write(captured, folder / TORCHSCRIPT)
     if "pt2" in formats:
         pt2.write(captured, folder / PT2)
-    return step
+
+
+def lower_step(captured: Captured, folder: Path, lowering: str, *, split_directions: bool = False) -> str | None:
+    """Write the graph for single steps beside the finished graph in `folder`.
+
+    Returns:
+        The axis that has size 1 in it; None where there is no such graph.
+    """
+    scans = onnx.scans(captured, lowering, split_directions=split_directions)
+    axis = single.axis(captured, scans, folder / ONNX)
+    if axis is not None:
+        single.write(captured, scans, axis, folder / ONNX, folder / STEP)
+    return axis

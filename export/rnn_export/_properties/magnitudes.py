@@ -29,9 +29,11 @@ class Magnitudes:
     promise = "large, tiny and denormal inputs give what eager PyTorch gives, to the rounding of the inputs"
 
     def unfit(self, subject: Subject) -> str | None:
-        """Models that take ids alone, and graphs in 8 bits."""
+        """Models that take ids alone, and graphs in 8 bits or float16."""
         if getattr(subject, "precision", "") == "int8":
             return "8 bits share one scale over an input, which is made for values like the example's"
+        if getattr(subject, "precision", "") == "float16":
+            return f"float16 ends at {np.finfo(np.float16).max:.0f}, so layers in it take values like the example's"
         kinds = {np.dtype(spec.dtype).kind for spec in subject.signature.data_inputs}
         return None if "f" in kinds else "the model takes no floats"
 

@@ -30,8 +30,9 @@ from . import _target
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8"]),
-    help="int8: weights in 8 bits, where the results keep 30 dB. Default: fp32, the model's own dtypes.",
+    type=click.Choice(["fp32", "int8", "float16"]),
+    help="int8: weights in 8 bits, where the results keep 30 dB; float16, for CUDA: layers in 16 bits, 50 dB. "
+    "Default: fp32, the model's own dtypes.",
 )
 @click.option("--split-directions", is_flag=True, help="Write a bidirectional layer as two operators that run forward.")
 @click.option(

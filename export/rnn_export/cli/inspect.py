@@ -69,6 +69,12 @@ def _contents(opened: Bundle) -> None:
     if manifest["operators"]:
         click.echo("operators in the graph")
         click.echo("  " + ", ".join(f"{name} {count}" for name, count in manifest["operators"].items()))
+    if "quantized" in manifest:
+        quantized = manifest["quantized"]
+        click.echo(f"precision {manifest['precision']}, signal to noise {quantized['snr']:.1f} dB")
+        click.echo(f"  {', '.join(quantized['layers'])}")
+        if quantized["kept"]:
+            click.echo(f"  left in float32: {', '.join(quantized['kept'])}")
     if opened.step is not None:
         click.echo(f"  with a graph of its own for one step of {opened.step}")
     if "tuned" in manifest:

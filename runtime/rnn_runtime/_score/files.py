@@ -191,7 +191,7 @@ def run_part(scorer: Scorer, part: Part, folder: Path) -> Iterator[int]:
     try:
         with _opened(Path(part.source)) as file:
             schema = scorer.schema(file.schema_arrow)
-            with pa.parquet.ParquetWriter(partial, schema) as writer:
+            with pa.parquet.ParquetWriter(partial, schema, use_dictionary=_repeating(scorer, file)) as writer:
                 for table in _windows(file, range(*part.groups)):
                     writer.write_table(scorer(table, first))
                     first += table.num_rows
@@ -201,6 +201,12 @@ def run_part(scorer: Scorer, part: Part, folder: Path) -> Iterator[int]:
         raise type(error)(f"{name}: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _repeating(scorer: Scorer, file: pyarrow.parquet.ParquetFile) -> list[str]:
+    """The columns in which values may come again: a dictionary of floats takes most of the time of writing them."""
+    kept = [file.schema.column(k).path for k in range(len(file.schema))]
+    return kept + [path for path, kind in scorer.leaves if not arrow().types.is_floating(kind)]
 
 
 def _windows(file: pyarrow.parquet.ParquetFile, groups: Sequence[int]) -> Iterator[pyarrow.Table]:

@@ -77,6 +77,11 @@ class Scorer:
         """The columns that are added, and their types."""
         return [(spec.name, columns.kind(spec.dtype, len(spec.axes) - 1)) for spec in self._outputs]
 
+    @property
+    def leaves(self) -> list[tuple[str, pyarrow.DataType]]:
+        """The values of these columns: how Parquet names them, and their types."""
+        return [(s.name + ".list.element" * (len(s.axes) - 1), columns.kind(s.dtype, 0)) for s in self._outputs]
+
     def schema(self, given: pyarrow.Schema) -> pyarrow.Schema:
         """The schema of the answer to a table of this one.
 

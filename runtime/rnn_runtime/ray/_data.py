@@ -13,7 +13,7 @@ from .. import _errors
 from .._errors import Error, InputError
 from .._score import Part, Scored, Scorer, plan, run_part
 from .._score.files import PART_ROWS, WINDOW_ROWS, Progress, claimed, unfinished
-from ._cluster import connected, package
+from ._cluster import connected, package, reachable
 
 if TYPE_CHECKING:
     import pyarrow
@@ -62,8 +62,9 @@ def score(
     Raises:
         InputError: a column is missing or does not fit.
         BundleError, DependencyError, DeviceError: as `rnn_runtime.load`.
+        Error: no cluster answers at RAY_ADDRESS.
     """
-    found = package()
+    found = reachable()
     options: dict[str, Any] = {"batch": batch, "outputs": outputs, "device": device, "threads": threads}
     scorer = Scorer(bundle, **{**options, "device": "cpu"})  # what is wrong is said here, and not by a worker
     if (schema := dataset.schema(fetch_if_missing=False)) is not None and isinstance(schema.base_schema, _schemas()):
@@ -136,7 +137,7 @@ def score_files(
 
     Raises:
         DependencyError: ray or pyarrow is missing.
-        InputError, BundleError, DeviceError, Error: as `rnn_runtime.score`.
+        InputError, BundleError, DeviceError, Error: as `rnn_runtime.score`; no cluster answers at RAY_ADDRESS.
     """
     threads = threads or 1
     options: dict[str, Any] = {"batch": batch, "outputs": outputs, "device": device, "threads": threads}

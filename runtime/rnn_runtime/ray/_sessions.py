@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 from .._errors import Error, InputError, PoolFull
 from .._score.files import _model_hash
 from ..serve import Settings
+from ..serve._deadlines import Deadlines
 from ..serve._faults import Fault, fault
 from ..serve._models import Served, _open, metadata
 from ..serve._tensors import Answer, Request, SequenceId, read
-from ._cluster import package
+from ._cluster import package, reachable
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -73,8 +74,9 @@ def application(
         DependencyError: a package of the extra `ray` is missing.
         InputError: the model has no state that a pool can hold, or an argument is out of range.
         BundleError, DeviceError, MismatchError: the bundle cannot be loaded, or does not give its recorded results.
+        Error: no cluster answers at RAY_ADDRESS.
     """
-    package()
+    reachable()
     path = Path(bundle).resolve()
     name = name or path.name.removesuffix(".onnx")
     _require_shards(shards)
@@ -104,7 +106,7 @@ def scale(name: str, shards: int) -> dict[str, int]:
 
     Raises:
         InputError: there is no such application, or fewer shards cannot hold its open sequences; nothing has changed.
-        Error: a shard does not start; those that there were go on.
+        Error: a shard does not start; those that there were go on. Or no cluster answers at RAY_ADDRESS.
     """
     _require_shards(shards)
     ray = package()
@@ -119,6 +121,7 @@ def close(name: str) -> None:
 
     Raises:
         InputError: there is no such application.
+        Error: no cluster answers at RAY_ADDRESS.
     """
     ray = package()
     keeper = _keeper(name)
@@ -130,7 +133,7 @@ def close(name: str) -> None:
 
 def _keeper(name: str) -> Any:
     try:
-        return package().get_actor(f"{name}/keeper", namespace=NAMESPACE)
+        return reachable().get_actor(f"{name}/keeper", namespace=NAMESPACE)
     except ValueError:
         raise InputError(f"there is no application {name!r} with shards: run one first") from None
 
@@ -367,6 +370,7 @@ class Router:
 
     def __init__(self, name: str, about: dict[str, Any]) -> None:
         self._name, self._settings = name, about["settings"]
+        self._deadlines = Deadlines(self._settings.request_seconds)
         ray = package()
         self._keeper = ray.remote(Keeper).options(
             name=f"{name}/keeper", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1,
@@ -379,7 +383,7 @@ class Router:
         """The answer to an HTTP request."""
         from starlette.responses import JSONResponse, Response
 
-        from ..serve._http import _LENGTH, _body, _client, _json_bytes, _response
+        from ..serve._http import body_of, client_of, json_bytes, written
 
         try:
             path, root = http.url.path, http.scope.get("root_path", "")
@@ -388,8 +392,13 @@ class Router:
                 return Response()
             if (found := _INFER.fullmatch(path)) is not None:
                 self._require(found[1], http.method, "POST")
-                request = read(await _body(http, self._settings), _json_bytes(http.headers.get(_LENGTH)))
-                return _response(Answer(self._name, "1", request, await self._infer(request, _client(http))))
+                given = dict(http.scope["headers"])
+                request = read(
+                    await body_of(given, http.receive, self._settings.max_body, self._deadlines), json_bytes(given)
+                )
+                outputs = await self._infer(request, client_of(http.scope))
+                kept, body = written(Answer(self._name, "1", request, outputs))
+                return Response(body, headers={name.decode(): value.decode() for name, value in kept})
             if (found := _MODEL.fullmatch(path)) is not None:
                 self._require(found[1], http.method, "GET")
                 return Response() if found[2] else JSONResponse(await self._ask(self._members[0], "about"))

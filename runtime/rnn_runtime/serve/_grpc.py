@@ -153,10 +153,13 @@ def _handlers(grpc: Any, repository: Repository, metrics: Metrics, settings: Set
                 found = fault(error)
                 metrics.failed(found, error)
                 answer.error_message = str(found)
+            try:
+                async with writing:
+                    await context.write(answer)
+            except grpc.aio.InternalError:
+                pass  # the client is gone
             finally:
-                places.release()
-            async with writing:
-                await context.write(answer)
+                places.release()  # not before: from a client that does not read its answers no more is read
 
         async with asyncio.TaskGroup() as tasks:
             async for data in requests:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._errors import StreamClosed
 from .._pool import PoolStream
+from ._deadlines import Deadlines
 from ._faults import Fault, fault
 from ._metrics import Metrics
 from ._models import Generation, Repository, Served, metadata
@@ -20,13 +22,14 @@ from ._settings import Settings
 from ._tensors import Answer, read, read_message, write, write_message
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
 EXTENSIONS = ["sequence", "binary_tensor_data"]
-_LENGTH = "inference-header-content-length"
+_LENGTH = b"inference-header-content-length"
+_INFER = re.compile("/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _CLOSED, _GOING_AWAY = 1000, 1001
 
 
@@ -57,15 +60,18 @@ class Sockets:
                 task.cancel()
 
 
-def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: Sockets) -> Starlette:
+def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: Sockets) -> ASGIApp:
     """The ASGI application."""
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route, WebSocketRoute
+    from starlette.websockets import WebSocketDisconnect
 
-    def admit(connection: HTTPConnection) -> None:
-        given = connection.headers.get("authorization", "")
-        if settings.token is not None and not hmac.compare_digest(given.encode(), f"Bearer {settings.token}".encode()):
+    deadlines = Deadlines(settings.request_seconds)
+    token = None if settings.token is None else f"Bearer {settings.token}".encode()
+
+    def admit(headers: Mapping[bytes, bytes]) -> None:
+        if token is not None and not hmac.compare_digest(headers.get(b"authorization", b""), token):
             raise Fault(401, "the token is missing or wrong: send it as 'Authorization: Bearer ...'")
 
     def refused(found: Fault) -> Response:
@@ -77,7 +83,7 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
         async def endpoint(request: Request) -> Response:
             try:
                 if not is_open:
-                    admit(request)
+                    admit(dict(request.scope["headers"]))
                 return await handler(request)
             except Exception as error:
                 found = fault(error)
@@ -105,18 +111,23 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
     async def model(request: Request) -> Response:
         return JSONResponse(metadata(*model_of(request)))
 
-    async def infer(request: Request) -> Response:
+    async def infer(scope: Scope, receive: Receive, send: Send, model: str, version: str) -> None:
         began, status = time.perf_counter(), 200
         try:
-            served, _ = model_of(request)
-            parsed = read(await _body(request, settings), _json_bytes(request.headers.get(_LENGTH)))
-            answer = await served.infer(parsed, _client(request))
-            return _response(answer)
+            headers = dict(scope["headers"])
+            admit(headers)
+            served, _ = repository.find(model, version)
+            request = read(await body_of(headers, receive, settings.max_body, deadlines), json_bytes(headers))
+            kept, body = written(await served.infer(request, client_of(scope)))
+            await send({"type": "http.response.start", "status": 200, "headers": kept})
+            await send({"type": "http.response.body", "body": body})
         except Exception as error:
-            status = fault(error).status
-            raise
+            found = fault(error)
+            status = found.status
+            metrics.failed(found, error)
+            await refused(found)(scope, receive, send)
         finally:
-            metrics.observe(request.path_params["model"], "http", status, time.perf_counter() - began)
+            metrics.observe(model, "http", status, time.perf_counter() - began)
 
     async def scrape(request: Request) -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
@@ -128,9 +139,9 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
     async def stream(socket: WebSocket) -> None:
         """One connection, one stream: it begins with the connection and ends with it."""
         try:
-            admit(socket)
+            admit(dict(socket.scope["headers"]))
             served, _ = model_of(socket)
-            pool_stream, generation = served.open(_client(socket), lambda stream: None)
+            pool_stream, generation = served.open(client_of(socket.scope), lambda stream: None)
         except Exception as error:
             found = fault(error)
             metrics.failed(found, error)
@@ -144,9 +155,11 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
             if not sockets.closing:
                 raise
             code, reason = _GOING_AWAY, "the server is shutting down"
+        except WebSocketDisconnect:  # it was gone when its answer was ready
+            code = 0
         finally:
             sockets.gone()
-            served.close(pool_stream, generation, _client(socket))
+            served.close(pool_stream, generation, client_of(socket.scope))
         if code:
             await socket.close(code, reason)
 
@@ -165,12 +178,23 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
     ]
     for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
-            Route(f"{base}/infer", answered(infer), methods=["POST"]),
             Route(f"{base}/ready", answered(model_ready)),
             Route(base, answered(model)),
         ]
     socket_route = WebSocketRoute("/v2/models/{model}/stream", stream)
-    return Starlette(routes=[*routes, socket_route], exception_handlers={404: error, 405: error})
+    others = Starlette(routes=[*routes, socket_route], exception_handlers={404: error, 405: error})
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        found = _INFER.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            await others(scope, receive, send)
+        elif scope["method"] != "POST":
+            refusal = JSONResponse({"error": "the path takes another method"}, 405, {"allow": "POST"})
+            await refusal(scope, receive, send)
+        else:  # a framework's routes and middleware take as long as all else of a small request
+            await infer(scope, receive, send, found[1], found[2] or "")
+
+    return application
 
 
 async def _talk(
@@ -219,42 +243,49 @@ async def _talk(
     return _GOING_AWAY, "the server is shutting down"
 
 
-async def _body(request: Request, settings: Settings) -> bytes:
+async def body_of(headers: Mapping[bytes, bytes], receive: Receive, max_body: int, deadlines: Deadlines) -> bytes:
     """A request's body. Raises Fault where it is too large, compressed, or does not arrive in time."""
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Fault(415, "compressed requests are not taken: send the body as it is")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > settings.max_body:
-        raise Fault(413, f"the request has {length} bytes; at most {settings.max_body} are taken")
-    chunks, size = [], 0
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > max_body:
+        raise Fault(413, f"the request has {int(length)} bytes; at most {max_body} are taken")
+    chunks, size, more = [], 0, True
     try:
-        async with asyncio.timeout(settings.request_seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > settings.max_body:
-                    raise Fault(413, f"the request has more than {settings.max_body} bytes")
-                chunks.append(chunk)
+        with deadlines():
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Fault(400, "the client has gone before its request had arrived")
+                chunks.append(message.get("body", b""))
+                more = message.get("more_body", False)
+                size += len(chunks[-1])
+                if size > max_body:
+                    raise Fault(413, f"the request has more than {max_body} bytes")
     except TimeoutError:
-        raise Fault(408, f"the request did not arrive within {settings.request_seconds:g} s") from None
-    return b"".join(chunks)
+        raise Fault(408, f"the request did not arrive within {deadlines.seconds:g} s") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _json_bytes(header: str | None) -> int | None:
-    if header is None:
+def json_bytes(headers: Mapping[bytes, bytes]) -> int | None:
+    """How much of a body is JSON, as its headers say; None is all. Raises Fault where they give no number."""
+    given = headers.get(_LENGTH)
+    if given is None:
         return None
-    if not (header.isascii() and header.isdigit() and len(header) < 16):
-        raise Fault(400, f"{_LENGTH} is {header[:40]!r}; expected a number of bytes")
-    return int(header)
+    if not (given.isdigit() and len(given) < 16):
+        raise Fault(400, f"{_LENGTH.decode()} is {given[:40].decode('latin-1')!r}; expected a number of bytes")
+    return int(given)
 
 
-def _response(answer: Answer) -> Response:
-    from starlette.responses import Response
+def written(answer: Answer) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the body of an answer."""
+    body, size = write(answer)
+    headers = [(b"content-length", b"%d" % len(body))]
+    if size is None:
+        return [*headers, (b"content-type", b"application/json")], body
+    return [*headers, (b"content-type", b"application/octet-stream"), (_LENGTH, b"%d" % size)], body
 
-    body, json_bytes = write(answer)
-    if json_bytes is None:
-        return Response(body, media_type="application/json")
-    return Response(body, headers={_LENGTH: str(json_bytes)}, media_type="application/octet-stream")
 
-
-def _client(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client is not None else ""
+def client_of(scope: Scope) -> str:
+    """The client's address."""
+    return scope["client"][0] if scope.get("client") else ""

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .._result import Result
 from .._signature import TensorSpec
 from .._threads import usable
 from ._batcher import Batcher
+from ._deadlines import Deadlines
 from ._faults import Fault
 from ._settings import Settings
 from ._tensors import DATATYPES, Answer, Arrays, Request, SequenceId
@@ -26,7 +28,7 @@ log = logging.getLogger("rnn_runtime.serve")
 _REMEMBERED = 4096  # expired sequences whose next request gets 410 and not 404
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Generation:
     """One bundle as it was when it was loaded. A model has a new one when its bundle is replaced.
 
@@ -45,7 +47,7 @@ class Generation:
     streams: int = 0
     superseded: bool = False
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What a request holds: all but the states; of a stream no lengths either, and one row."""
         signature = self.model.signature
@@ -53,7 +55,7 @@ class Generation:
             return tuple(map(self._one_row, signature.data_inputs))
         return tuple(spec for spec in signature.inputs if spec.name not in {s.input for s in signature.states})
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What an answer holds if the request does not say: all but the states, which stay here."""
         signature = self.model.signature
@@ -98,7 +100,11 @@ class Served:
     running: int = 0
     _clients: Counter[str] = field(default_factory=Counter)
     _expired: dict[SequenceId, None] = field(default_factory=dict)
+    _deadlines: Deadlines = field(init=False)
     _refused: object = None  # what the bundle that could not be loaded looked like
+
+    def __post_init__(self) -> None:
+        self._deadlines = Deadlines(self.settings.request_seconds)
 
     async def infer(self, request: Request, client: str, wait: bool = False) -> Answer:
         """Run a request: the next chunk of its sequence, or for a model without state whole sequences.
@@ -142,12 +148,13 @@ class Served:
 
     async def push(self, stream: PoolStream, request: Request, wait: bool = False) -> Result:
         """One chunk through a stream. Raises TimeoutError, or the runtime's errors."""
-        unknown = [name for name in request.outputs or () if name not in self._outputs()]
-        if unknown:
-            raise Fault(400, f"{self.name} has no output {unknown[0]!r}; expected {', '.join(self._outputs())}")
+        if request.outputs:
+            known = [spec.name for spec in self.generation.model.signature.outputs]
+            if unknown := [name for name in request.outputs if name not in known]:
+                raise Fault(400, f"{self.name} has no output {unknown[0]!r}; expected {', '.join(known)}")
         self.running += 1
         try:
-            async with asyncio.timeout(self.settings.request_seconds):
+            with self._deadlines():
                 return await stream.push_async(request.inputs, timeout=None if wait else 0)
         finally:
             self.running -= 1
@@ -277,7 +284,7 @@ class Served:
         run = asyncio.ensure_future(generation.batcher.run(request.inputs))
         run.add_done_callback(self._done)
         try:
-            async with asyncio.timeout(self.settings.request_seconds):
+            with self._deadlines():
                 return await asyncio.shield(run)
         except TimeoutError:
             raise Fault(504, "the request took too long") from None
@@ -294,9 +301,6 @@ class Served:
         except KeyError as error:
             raise Fault(400, f"{self.name} has no output {error.args[0]}") from None
         return Answer(self.name, generation.version, request, outputs)
-
-    def _outputs(self) -> list[str]:
-        return [spec.name for spec in self.generation.model.signature.outputs]
 
 
 class Repository:

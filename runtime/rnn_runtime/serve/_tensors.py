@@ -124,10 +124,7 @@ def read(body: bytes | str, json_bytes: int | None = None) -> Request:
         if not 0 <= json_bytes <= len(body):
             raise Fault(400, f"the JSON is said to have {json_bytes} bytes, of a body that has {len(body)}")
         body, raw = body[:json_bytes], memoryview(body)[json_bytes:]
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Fault(400, f"the request is not JSON: {str(error)[:200]}") from None
+    data = _parse(body)
     parameters = _dict(data, "the request").get("parameters")
     parameters = _dict({} if parameters is None else parameters, "parameters")
     name = data.get("id")
@@ -154,6 +151,19 @@ def read(body: bytes | str, json_bytes: int | None = None) -> Request:
     elif every:
         request.binary = None
     return request
+
+
+def _parse(text: bytes | str) -> Any:
+    import orjson
+
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        pass
+    try:
+        return json.loads(text)  # which knows NaN and Infinity, as other clients write them
+    except (ValueError, RecursionError) as error:
+        raise Fault(400, f"the request is not JSON: {str(error)[:200]}") from None
 
 
 def _input(item: object, raw: memoryview) -> tuple[NDArray[Any], int]:
@@ -193,6 +203,7 @@ def _values(name: str, data: object, dtype: np.dtype[Any]) -> NDArray[Any]:
 def write(answer: Answer) -> tuple[bytes, int | None]:
     """The HTTP body for an answer, and how many of its bytes are JSON; None is all."""
     binary, outputs, raw = answer.request.binary, [], []
+    plain = []
     for name, array in answer.outputs.items():
         entry: dict[str, object] = {
             "name": name,
@@ -204,15 +215,27 @@ def write(answer: Answer) -> tuple[bytes, int | None]:
             entry["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
         else:
-            entry["data"] = array.ravel().tolist()
+            entry["data"] = array.ravel()
+            plain.append(array)
         outputs.append(entry)
     head: dict[str, object] = {"model_name": answer.model, "model_version": answer.version}
     if answer.request.id:
         head["id"] = answer.request.id
     if (parameters := sequence_parameters(answer.request)) is not None:
         head["parameters"] = parameters
-    text = json.dumps(head | {"outputs": outputs}).encode()
+    head["outputs"] = outputs
+    text = _text_of(head, plain)
     return (b"".join([text, *raw]), len(text)) if raw else (text, None)
+
+
+def _text_of(head: dict[str, object], arrays: list[NDArray[Any]]) -> bytes:
+    import orjson
+
+    if all(array.dtype.kind != "f" or np.isfinite(array).all() for array in arrays):
+        # A tenth of the time of `json`, as it takes arrays as they are.
+        text: bytes = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+        return text
+    return json.dumps(head, default=np.ndarray.tolist).encode()  # orjson would write null for NaN
 
 
 def to_raw(array: NDArray[Any]) -> bytes:

@@ -66,7 +66,7 @@ bench-scoring: $(VENV)/.installed ## measure rnn-export score beside the loops o
 
 bench-serving: $(SERVE_VENV)/.installed ## measure rnn-export serve and triton beside the obvious servers; a quiet machine is needed
 	$(SERVE_VENV)/bin/python benchmarks/serving.py --rounds 3 --seconds 5 --write
-	$(SERVE_VENV)/bin/python benchmarks/serving.py --streams 200 --seconds 60 --peers http websocket grpc-stream fastapi-raw triton-stream --write
+	$(SERVE_VENV)/bin/python benchmarks/serving.py --streams 200 --seconds 60 --peers http websocket grpc-stream fastapi-raw triton --write
 
 conformance: $(VENV)/.installed ## run the whole conformance matrix, an hour or two, and write docs/conformance.md
 	$(VENV)/bin/python tests/conformance/run.py

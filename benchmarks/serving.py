@@ -269,7 +269,6 @@ PEERS: dict[str, tuple[str, str, Any]] = {
     "fastapi": ("fastapi", "FastAPI, one run a request, JSON", fastapi_json),
     "fastapi-raw": ("fastapi", "FastAPI, one run a request, raw bytes", fastapi_raw),
     "triton": ("triton", "Triton, Python backend, one run a request, gRPC", over_grpc),
-    "triton-stream": ("triton", "Triton, Python backend, one run a request, gRPC stream", over_grpc_stream),
     "triton-ours": ("triton-ours", "Triton, rnn-export triton --backend python, gRPC", over_grpc),
 }
 
@@ -278,7 +277,6 @@ BESIDE = {
     "json": "fastapi",
     "websocket": "fastapi-raw",
     "grpc": "triton",
-    "grpc-stream": "triton-stream",
     "triton-ours": "triton",
 }
 """Which obvious server takes the same bytes."""

@@ -19,7 +19,7 @@ def ours(case, folder: Path, threads: int) -> Call:
     """The bundle, as a user runs it: whole sequences by `run`, single steps by a stream that carries the state."""
     import rnn_runtime
 
-    model = rnn_runtime.load(folder / "ours", threads=threads)
+    model = rnn_runtime.load(folder / "ours", threads=threads, spin=threads > 1)  # as all others do
     outputs = [spec.name for spec in model.signature.outputs]
     names = [spec.name for spec in model.signature.inputs]
     if case.carried:

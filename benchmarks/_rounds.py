@@ -42,10 +42,12 @@ def measure(
     rounds: int = 9,
     patience: float = 600,
     missing: dict[str, str] | None = None,
+    pause: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds of each round for each peer that could be set up: the workers are `script --worker PEER ARGUMENTS`.
 
-    Peers that could not be, or were not within `patience` seconds, are put into `missing` with the reason.
+    Peers that could not be, or were not within `patience` seconds, are put into `missing` with the reason. `pause` is
+    the time before each turn, in seconds, in which the threads of the one before fall asleep.
     """
     commands = {peer: [sys.executable, script, "--worker", peer, *arguments] for peer in peers}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
@@ -63,6 +65,7 @@ def measure(
     found = {peer: [] for peer in workers}
     for _ in range(rounds):
         for peer, worker in workers.items():
+            time.sleep(pause)
             worker.stdin.write("\n")
             worker.stdin.flush()
             found[peer].append(_answer(worker)["seconds"])
@@ -101,7 +104,12 @@ def seconds(run: Callable[[], object], count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def medians(runs: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+SPINNING = 0.06
+"""Seconds for which the threads of a pool may spin after their last run, with some to spare: ONNX Runtime's do for 40 ms,
+PyTorch's for 10, and take a core from whoever has the next turn."""
+
+
+def medians(runs: dict[str, Callable[[], object]], rounds: int = 7, pause: float = 0.0) -> dict[str, float]:
     """Median seconds of each run, in one process and in turns; a turn lasts about as long as 30 ms of the first."""
     for run in runs.values():
         run()
@@ -109,6 +117,7 @@ def medians(runs: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str,
     found = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(pause)
             found[name].append(seconds(run, count))
     return {name: statistics.median(values) for name, values in found.items()}
 

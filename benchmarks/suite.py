@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from _peers import MATMULS, PEERS, products
-from _rounds import machine, measure, put, seconds, serve, stale
+from _rounds import SPINNING, machine, measure, put, seconds, serve, stale
 
 FOLDER = Path("build/benchmarks/suite")
 # input, hidden, layers, batch, sequence
@@ -248,8 +248,12 @@ def run(case: Case, threads: int, count: int) -> dict:
     prepare(case)
     missing: dict[str, str] = {}
     peers = [*PEERS, *(["products"] if case.bound else [])]
-    found = measure(__file__, peers, case.name, str(threads), rounds=count, missing=missing)
+    found = measure(__file__, peers, case.name, str(threads), rounds=count, missing=missing, pause=_pause(threads))
     return {**missing, **found}
+
+
+def _pause(threads: int) -> float:
+    return SPINNING if threads > 1 else 0.0
 
 
 class Kept:
@@ -358,7 +362,7 @@ def main() -> None:
             os.environ[name] = str(threads)
         if not chosen.prepare:
             before = kept.found.get(str(threads), {}).get("large", {})
-            large = measure(__file__, MATMULS, "large", str(threads), rounds=chosen.rounds)
+            large = measure(__file__, MATMULS, "large", str(threads), rounds=chosen.rounds, pause=_pause(threads))
             kept.add(threads, "large", {name: before.get(name, []) + times for name, times in large.items()})
         for case in cases():
             if not any(part in case.name for part in chosen.cases):

@@ -39,6 +39,7 @@ def load(
     context: Mapping[str, Mapping[int, int]] | None = None,
     nan: str = "propagate",
     cuda_graph: bool = False,
+    spin: bool = False,
 ) -> Model:
     """Load a bundle folder, or a bare .onnx file, to run it on `device`.
 
@@ -56,6 +57,8 @@ def load(
             inputs and given states with one. An OrtValue is not looked at.
         cuda_graph: on a GPU, have a stream's NumPy chunks of each shape captured as a CUDA graph and replayed; runs of
             the model then take turns.
+        spin: with two threads or more, have those that wait for work spin, some 40 ms after the last run too: up to
+            twice as fast where run follows run, for a core that nobody else needs.
 
     Raises:
         BundleError: the bundle or file is missing, damaged, of an unknown version, or points outside its folder.
@@ -73,14 +76,14 @@ def load(
         for name in external:
             bundle.verify(name)  # refuses a file that the manifest does not list
         size = _size(model, where, external)
-        session = _session.create(model, target, threads, where, size)
+        session = _session.create(model, target, threads, where, size, spin=spin)
         signature = bundle.signature
     else:
         bundle = None
         model = _read(where)
         external = _external.check(model, where.parent)
         size = _size(model, where.parent, external)
-        session = _session.create(model, target, threads, where.parent, size)
+        session = _session.create(model, target, threads, where.parent, size, spin=spin)
         signature = _session.signature(session, states)
     _session.agree(session, signature)
     left, options = _options.read(signature, constants, context, nan)
@@ -89,7 +92,8 @@ def load(
     made = buffers(options.constants, target)
     steps = None
     if bundle is not None:
-        steps = _steps.of(bundle.step, left, functools.partial(_steps.sealed, bundle, target, threads, size))
+        make = functools.partial(_steps.sealed, bundle, target, threads, size, spin=spin)
+        steps = _steps.of(bundle.step, left, make)
     return Model(
         left, str(target), where, session, bundle, target, options, made, _feeds.Forms(left), _steps=steps, _gate=gate
     )

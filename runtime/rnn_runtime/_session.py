@@ -21,10 +21,11 @@ _FATAL = 4  # log severity: every lesser failure comes as an exception, and need
 _TYPE_NAMES = {"float": "float32", "double": "float64"}
 
 
-def create(model: bytes, device: Device, threads: int | None, folder: Path, weights: int) -> Any:
+def create(model: bytes, device: Device, threads: int | None, folder: Path, weights: int, *, spin: bool = False) -> Any:
     """An onnxruntime.InferenceSession over the bytes of an ONNX model, whose external data lies in `folder`.
 
-    `weights` is how many bytes it has in all; by it `threads` is chosen where it is None.
+    `weights` is how many bytes it has in all; by it `threads` is chosen where it is None. With `spin` they are awake
+    for a while after a run.
 
     Raises:
         BundleError: ONNX Runtime cannot load the model.
@@ -43,7 +44,7 @@ def create(model: bytes, device: Device, threads: int | None, folder: Path, weig
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # A thread that spins while it waits takes a core from the app: 1.1 cores instead of 0.1 for a step every 10 ms.
-    options.add_session_config_entry(_SPINNING, "0")
+    options.add_session_config_entry(_SPINNING, "1" if spin else "0")
     options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder.resolve()))
     # By itself ONNX Runtime would also take its own .ort format, whose external files nobody has looked at.
     options.add_session_config_entry(_MODEL_FORMAT, "ONNX")

@@ -54,7 +54,7 @@ def of(axis: str | None, signature: Signature, make: Callable[[], Any]) -> Steps
     return Steps(*places[0], make) if places else None  # inputs with an axis of one name have one size there
 
 
-def sealed(bundle: Bundle, device: Device, threads: int | None, weights: int) -> Any:
+def sealed(bundle: Bundle, device: Device, threads: int | None, weights: int, *, spin: bool = False) -> Any:
     """The session over step.onnx of a bundle, as that over model.onnx is made.
 
     None where the bundle was replaced or removed since it was opened: an app that has it goes on with what it has.
@@ -66,7 +66,7 @@ def sealed(bundle: Bundle, device: Device, threads: int | None, weights: int) ->
         model = bundle.read(STEP)
         for name in _external.check(model, bundle.path):
             bundle.verify(name)
-        session = _session.create(model, device, threads, bundle.path, weights)
+        session = _session.create(model, device, threads, bundle.path, weights, spin=spin)
         _session.agree(session, bundle.signature)
     except BundleError:
         if bundle.replaced():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rnn_runtime import _threads
@@ -24,6 +25,18 @@ def test_a_container_s_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (tmp_path / "cpu.max").write_text(quota + "\n")
     assert _threads.usable(tmp_path) == expected
     assert _threads.choose(_threads.LARGE, tmp_path) == min(expected, 4)
+
+
+@pytest.mark.parametrize("name", ["rnn.onnx", "bundle"])
+def test_threads_spin_where_they_are_told_to(files: Path, bundle: Path, name: str) -> None:
+    x = np.zeros((3, 2, 4), np.float32)
+    outputs = []
+    for spin in (False, True):
+        model = load(bundle if name == "bundle" else files / name, threads=2, spin=spin)
+        options = model._session.get_session_options()
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "01"[spin]
+        outputs.append(model.run(x)[0])
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_a_small_model_runs_on_one(files: Path) -> None:

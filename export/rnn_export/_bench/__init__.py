@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -191,11 +192,16 @@ def check_numbers(threads: int, rounds: int, seconds: float) -> None:
             raise InputError(f"{name} is {value!r}; expected {least} or more{whole}")
 
 
+_ASLEEP = 0.06
+"""Seconds until the threads of the worker before have ceased to spin: ONNX Runtime's do for 40 ms."""
+
+
 def in_turns(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[str, list[list[float]]]:
     """For each worker the seconds of each run of each round, one worker after the other in every round."""
     turns: dict[str, list[list[float]]] = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
+            time.sleep(_ASLEEP)
             turns[name].append(worker.time(seconds))
     return turns
 

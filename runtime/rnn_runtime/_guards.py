@@ -102,8 +102,11 @@ def refuse_ids(specs: Iterable[IdsSpec], arrays: Mapping[str, NDArray[Any]]) -> 
     """Raise UnknownId if a value is no id that its embedding has. ONNX Runtime takes those from -size too."""
     for spec in specs:
         array = arrays.get(spec.input)
-        # Read as unsigned, what is below 0 is large, so that one pass is enough.
-        if array is not None and array.view(f"u{array.itemsize}").max(initial=0) >= spec.size:
+        if array is None:
+            continue
+        # Read as unsigned, what is below 0 is above the largest of the type, so that one pass is enough.
+        end = min(spec.size, 1 << 8 * array.itemsize - (array.dtype.kind == "i"))
+        if array.view(f"u{array.itemsize}").max(initial=0) >= end:
             first = np.argwhere((array < 0) | (array >= spec.size))[0]
             where = f"[{', '.join(map(str, first))}]" if first.size else ""
             raise UnknownId(

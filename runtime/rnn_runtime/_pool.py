@@ -87,11 +87,11 @@ class StreamPool:
         if idle_timeout is not None:
             _require_time("idle_timeout", idle_timeout, "seconds above 0, or None", zero=False)
         self.capacity = capacity
-        self._rows = Rows(model, capacity)
+        rows = self._rows = Rows(model, capacity)
         wait = max_wait_ms / 1e3
         self._schedule = Schedule(
-            max_batch, wait - min(_LATE, wait / 4), max_queue, max(1, max_queue // capacity), lambda: self._rows.unequal
-        )
+            max_batch, wait - min(_LATE, wait / 4), max_queue, max(1, max_queue // capacity), lambda: rows.unequal
+        )  # with no way back to the pool: what is in a cycle stays for ever in a process that has frozen it
         self._idle_timeout = idle_timeout
         self._idle_check = math.inf  # when the next stream may have been idle for so long
         self._recorder = Recorder()

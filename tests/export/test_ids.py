@@ -66,6 +66,26 @@ def test_the_range_is_that_of_eager_pytorch(
                 take(ids.numpy())
 
 
+@pytest.mark.parametrize("value", [-1, -128])
+def test_ids_of_a_type_that_holds_fewer_than_the_embedding_has(value: int, tmp_path: Path) -> None:
+    class Many(Words):
+        def __init__(self) -> None:
+            super().__init__(lambda m, ids: m.seven(ids.long()))
+            self.seven = nn.Embedding(300, 4)
+
+    model = Many().eval()
+    example = (IDS.to(torch.int8), torch.zeros(1, 2, 3))
+    export(model, example, tmp_path / "bundle", axes={"ids": {0: "batch", 1: "sequence"}}, formats=["onnx"])
+    bundle = rnn_runtime.load(tmp_path / "bundle")
+    assert bundle.signature.ids == (IdsSpec("ids", 300),)
+    assert bundle.run(np.array([[127, 0]], np.int8))["output"].shape == (1, 2, 3)
+    ids = torch.tensor([[1, value]], dtype=torch.int8)
+    with pytest.raises(IndexError):
+        model(ids, torch.zeros(1, 1, 3))
+    with pytest.raises(UnknownId, match=rf"ids\[0, 1\] is {value}; the model has the ids 0 to 299"):
+        bundle.run(ids.numpy())
+
+
 @pytest.mark.parametrize("value", [-1, 7])
 def test_a_pool_and_a_stream_look_at_chunks_of_a_known_shape_too(value: int, tmp_path: Path) -> None:
     _, model = exported(lambda m, ids: m.seven(ids), IDS, tmp_path / "bundle")

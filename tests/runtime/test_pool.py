@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_all
@@ -1196,3 +1198,16 @@ def test_streams_that_would_change_each_other_run_one_by_one(
         reseal(bundle, signature=rnn_signature, **says)
         assert largest() == 1
         assert largest(max_batch=2) == 2  # who asks for it gets it
+
+
+def test_a_closed_pool_goes_without_the_collector(rnn: Model) -> None:
+    # A server freezes what it has loaded, and the first bundle would stay when a new export has replaced it.
+    gc.disable()
+    try:
+        with StreamPool(rnn, 2) as pool, pool.open() as stream:
+            stream.push(chunk_of("rnn", 2, 0))
+        left = weakref.ref(pool)
+        del pool, stream
+        assert left() is None
+    finally:
+        gc.enable()

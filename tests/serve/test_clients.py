@@ -210,6 +210,16 @@ def test_numbers_as_json_that_json_has_no_name_for(serving: Any, models: Path, v
     assert np.isnan(got).any() == (value == "NaN")
 
 
+def test_an_id_that_is_no_unicode_comes_back_as_it_was_sent(serving: Any) -> None:
+    flags = {"sequence_id": "\ud800", "sequence_start": True, "sequence_end": True}
+    x = {"name": "input", "datatype": "FP32", "shape": [1, 1, 6], "data": [0.0] * 6}
+    for _ in range(2):  # the first has ended its sequence
+        request = {"id": "half a pair: \udfff", "inputs": [x], "parameters": flags}
+        status, answer = serving.request("/v2/models/lstm/infer", request)
+        assert status == 200, answer
+        assert (answer["id"], answer["parameters"]) == (request["id"], flags)
+
+
 def test_health_and_metadata_as_the_protocol_has_them(serving: Any) -> None:
     for module, address, plain in ((httpclient, serving.http, {}), (grpcclient, serving.grpc, {"as_json": True})):
         client = module.InferenceServerClient(address)

@@ -174,6 +174,7 @@ def test_paths_methods_models_and_versions(serving: Any) -> None:
     assert serving.request("/v2/models/lstm/versions/2/infer", body(1, True))[0] == 404
     assert serving.request("/nowhere") == (404, {"error": "there is no such path: GET /openapi.json lists them"})
     assert serving.request(INFER)[0] == 405
+    assert serving.request(f"{INFER}/", body(1, True, True))[0] == 200
     assert over_grpc(serving, body(1, True), model="nobody")[0] == "NOT_FOUND"
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = ["sequence", "binary_tensor_data"]
 _LENGTH = b"inference-header-content-length"
-_INFER = re.compile("/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_INFER = re.compile("/v2/models/([^/]+)(?:/versions/([^/]+))?/infer/?")
 _CLOSED, _GOING_AWAY = 1000, 1001
 
 

@@ -383,7 +383,7 @@ class Router:
         """The answer to an HTTP request."""
         from starlette.responses import JSONResponse, Response
 
-        from ..serve._http import body_of, client_of, json_bytes, written
+        from ..serve._http import body_of, client_of, headers_of, json_bytes, written
 
         try:
             path, root = http.url.path, http.scope.get("root_path", "")
@@ -392,7 +392,7 @@ class Router:
                 return Response()
             if (found := _INFER.fullmatch(path)) is not None:
                 self._require(found[1], http.method, "POST")
-                given = dict(http.scope["headers"])
+                given = headers_of(http.scope)
                 request = read(
                     await body_of(given, http.receive, self._settings.max_body, self._deadlines), json_bytes(given)
                 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+_EARLY = 2e-3
+"""Seconds. uvloop's clock counts milliseconds: a timer may find the end a moment away, and be set to no time at all."""
+
 
 class Deadlines:
     """What `asyncio.timeout` does, for thousands a second that have the same time: a timer for each takes too long.
@@ -33,7 +36,7 @@ class Deadlines:
         loop, self._timer = asyncio.get_running_loop(), None
         while self.open:
             first = next(iter(self.open))
-            if first.end > loop.time():
+            if first.end > loop.time() + _EARLY:
                 self._timer = loop.call_at(first.end, self._look)
                 return
             del self.open[first]

@@ -83,7 +83,7 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
         async def endpoint(request: Request) -> Response:
             try:
                 if not is_open:
-                    admit(dict(request.scope["headers"]))
+                    admit(headers_of(request.scope))
                 return await handler(request)
             except Exception as error:
                 found = fault(error)
@@ -114,7 +114,7 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
     async def infer(scope: Scope, receive: Receive, send: Send, model: str, version: str) -> None:
         began, status = time.perf_counter(), 200
         try:
-            headers = dict(scope["headers"])
+            headers = headers_of(scope)
             admit(headers)
             served, _ = repository.find(model, version)
             request = read(await body_of(headers, receive, settings.max_body, deadlines), json_bytes(headers))
@@ -139,7 +139,7 @@ def app(repository: Repository, metrics: Metrics, settings: Settings, sockets: S
     async def stream(socket: WebSocket) -> None:
         """One connection, one stream: it begins with the connection and ends with it."""
         try:
-            admit(dict(socket.scope["headers"]))
+            admit(headers_of(socket.scope))
             served, _ = model_of(socket)
             pool_stream, generation = served.open(client_of(socket.scope), lambda stream: None)
         except Exception as error:
@@ -284,6 +284,11 @@ def written(answer: Answer) -> tuple[list[tuple[bytes, bytes]], bytes]:
     if size is None:
         return [*headers, (b"content-type", b"application/json")], body
     return [*headers, (b"content-type", b"application/octet-stream"), (_LENGTH, b"%d" % size)], body
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers by name in lower case, the first where one comes twice."""
+    return dict(reversed(scope["headers"]))
 
 
 def client_of(scope: Scope) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -146,7 +147,8 @@ def seal(
 
 
 def _quantized(quantized: Quantized) -> dict[str, Any]:
-    return {name: value for name, value in asdict(quantized).items() if name != "precision"}
+    found = {name: value for name, value in asdict(quantized).items() if name != "precision"}
+    return found | {"snr": quantized.snr if math.isfinite(quantized.snr) else None}  # none where no output has noise
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

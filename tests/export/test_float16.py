@@ -234,3 +234,16 @@ def test_cuda_keeps_50_decibels(tmp_path, eager64, cell, lowering):
     loaded = rnn_runtime.load(bundle, device="cuda")
     assert snr(loaded.run(x.numpy())["output"], eager64(model, x)[0]) > 50
     loaded.check()
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_results_without_noise_are_sealed(tmp_path, monkeypatch, capsys, precision):
+    model = nn.RNN(4, 4)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    bundle = export(model, torch.randn(5, 3, 4), tmp_path / "b", precision=precision)
+    assert bundle.quantized.snr == float("inf")
+    manifest = json.loads((tmp_path / "b/manifest.json").read_text())
+    assert manifest["quantized"]["snr"] is None
+    command(monkeypatch, "inspect", tmp_path / "b")
+    assert f"precision {precision}, no noise" in capsys.readouterr().out

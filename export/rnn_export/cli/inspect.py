@@ -71,7 +71,8 @@ def _contents(opened: Bundle) -> None:
         click.echo("  " + ", ".join(f"{name} {count}" for name, count in manifest["operators"].items()))
     if "quantized" in manifest:
         quantized = manifest["quantized"]
-        click.echo(f"precision {manifest['precision']}, signal to noise {quantized['snr']:.1f} dB")
+        noise = "no noise" if quantized["snr"] is None else f"signal to noise {quantized['snr']:.1f} dB"
+        click.echo(f"precision {manifest['precision']}, {noise}")
         click.echo(f"  {', '.join(quantized['layers'])}")
         if quantized["kept"]:
             click.echo(f"  left in float32: {', '.join(quantized['kept'])}")

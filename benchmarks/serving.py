@@ -183,6 +183,17 @@ async def over_websocket(ports: dict[str, int], key: int) -> AsyncIterator[Step]
         yield step
 
 
+@contextlib.asynccontextmanager
+async def grpc_channel(ports: dict[str, int]) -> AsyncIterator[tuple[dict[str, Any], Any]]:
+    """The protocol's messages, and a channel to the server."""
+    import grpc
+
+    from rnn_runtime.serve._messages import messages
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        yield messages(), channel
+
+
 def message_of(made: dict[str, Any], x: np.ndarray, key: int, start: bool, end: bool) -> Any:
     message = made["ModelInferRequest"](model_name="lstm", raw_input_contents=[x.tobytes()])
     message.inputs.add(name="input", datatype="FP32", shape=x.shape)
@@ -194,12 +205,7 @@ def message_of(made: dict[str, Any], x: np.ndarray, key: int, start: bool, end: 
 
 @contextlib.asynccontextmanager
 async def over_grpc(ports: dict[str, int], key: int) -> AsyncIterator[Step]:
-    import grpc
-
-    from rnn_runtime.serve._messages import messages
-
-    made = messages()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+    async with grpc_channel(ports) as (made, channel):
         call = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
             made["ModelInferRequest"].SerializeToString,
@@ -215,12 +221,7 @@ async def over_grpc(ports: dict[str, int], key: int) -> AsyncIterator[Step]:
 
 @contextlib.asynccontextmanager
 async def over_grpc_stream(ports: dict[str, int], key: int) -> AsyncIterator[Step]:
-    import grpc
-
-    from rnn_runtime.serve._messages import messages
-
-    made = messages()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+    async with grpc_channel(ports) as (made, channel):
         call = channel.stream_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer",
             made["ModelInferRequest"].SerializeToString,

@@ -181,7 +181,7 @@ def export(
             def lower_step() -> str | None:
                 """The axis of the graph for single steps, once there is one."""
                 if not graph.exists() or target is not None or precision == "float16":
-                    return None  # other runtimes take one graph
+                    return None  # what is for other runtimes, or for CUDA, has one graph
                 step = _lower.lower_step(captured, folder, lowering, split_directions=split_directions)
                 if step is None:
                     return None

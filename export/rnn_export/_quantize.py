@@ -148,20 +148,20 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
     target, proof = path.with_name(f"{precision}.onnx"), path.with_name(f"{precision}-proof.onnx")
     written = {target: rewrite.write} | ({proof: rewrite.proof} if rewrite.proof is not None else {})
 
-    def rewritten(kept: Collection[str]) -> list[OnnxRuntime]:
-        nodes = [node for name in kept for node in layers[name].nodes]
-        for file, write in written.items():
-            write(model, file, nodes)
-        backends = [OnnxRuntime(file, "cpu") for file in written]
-        for backend in backends[1:]:
+    last = [*written][-1]  # what noise is measured on
+
+    def rewritten(file: Path, kept: Collection[str]) -> OnnxRuntime:
+        written[file](model, file, [node for name in kept for node in layers[name].nodes])
+        backend = OnnxRuntime(file, "cpu")
+        if file == proof:
             backend.name += f"-{precision}"
-        return backends
+        return backend
 
     def held(kept: Collection[str]) -> Report:
-        return compare(cases, rewritten(kept), tolerance, precision)
+        return compare(cases, [rewritten(file, kept) for file in written], tolerance, precision)
 
     def alone(name: str) -> float:
-        return _quality(rewritten(layers.keys() - {name})[-1], cases)[0]
+        return _quality(rewritten(last, layers.keys() - {name}), cases)[0]
 
     try:
         report = held(kept)
@@ -178,7 +178,7 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
                 f"precision={precision!r} keeps too little of the results, whichever layers are in it ({worst.output}: "
                 f"{worst.note or f'error {worst.error:.2g}'}): leave `precision` out"
             )
-        snr, agreement = _quality(OnnxRuntime([*written][-1], "cpu"), cases)
+        snr, agreement = _quality(OnnxRuntime(last, "cpu"), cases)
         weights = path.with_name(f"{path.name}.data")  # of a graph above 2 GB
         before = path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
         size, seconds = (before, target.stat().st_size), _time([path, target], cases[0].inputs)

@@ -280,7 +280,7 @@ def _measured(
             np.savez(exchange / "inputs.npz", **inputs)
             workers[name] = stack.enter_context(Worker(backend, bundle, None, None, threads, exchange))
         require_equal(sealed, {name: worker.run() for name, worker in workers.items()}, sizes)
-        turns = in_turns(workers, rounds, seconds)
+        turns = in_turns(workers, rounds, seconds, threads)
     medians = {name: np.array([np.median(turn) for turn in found]) for name, found in turns.items()}
     present = next(iter(medians.values()))
     return tuple(

@@ -172,7 +172,7 @@ def bench(
             inputs = draw(one)
             np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]  # as in _golden
             require_equal(sealed, {name: worker.run() for name, worker in workers.items()}, one)
-            turns = in_turns(workers, rounds, seconds)
+            turns = in_turns(workers, rounds, seconds, threads)
             timings += [_timing(name, one, turns[name]) for name in names]
         memory = {name: worker.memory() for name, worker in workers.items()}
         load = {name: worker.load for name, worker in workers.items()}
@@ -196,12 +196,12 @@ _ASLEEP = 0.06
 """Seconds until the threads of the worker before have ceased to spin: ONNX Runtime's do for 40 ms."""
 
 
-def in_turns(workers: Mapping[str, Worker], rounds: int, seconds: float) -> dict[str, list[list[float]]]:
+def in_turns(workers: Mapping[str, Worker], rounds: int, seconds: float, threads: int) -> dict[str, list[list[float]]]:
     """For each worker the seconds of each run of each round, one worker after the other in every round."""
     turns: dict[str, list[list[float]]] = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
-            time.sleep(_ASLEEP)
+            time.sleep(_ASLEEP if threads > 1 else 0)
             turns[name].append(worker.time(seconds))
     return turns
 

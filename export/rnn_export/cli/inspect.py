@@ -69,6 +69,8 @@ def _contents(opened: Bundle) -> None:
     if manifest["operators"]:
         click.echo("operators in the graph")
         click.echo("  " + ", ".join(f"{name} {count}" for name, count in manifest["operators"].items()))
+    if opened.step is not None:
+        click.echo(f"  with a graph of its own for one step of {opened.step}")
     if "quantized" in manifest:
         quantized = manifest["quantized"]
         noise = "no noise" if quantized["snr"] is None else f"signal to noise {quantized['snr']:.1f} dB"
@@ -76,8 +78,6 @@ def _contents(opened: Bundle) -> None:
         click.echo(f"  {', '.join(quantized['layers'])}")
         if quantized["kept"]:
             click.echo(f"  left in float32: {', '.join(quantized['kept'])}")
-    if opened.step is not None:
-        click.echo(f"  with a graph of its own for one step of {opened.step}")
     if "tuned" in manifest:
         tuned = manifest["tuned"]
         sizes = " ".join(f"{axis}={size}" for axis, size in tuned["sizes"].items())

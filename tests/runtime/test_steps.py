@@ -134,8 +134,8 @@ def test_a_bundle_that_is_replaced_while_its_weights_are_read_is_not_mixed_with_
 ) -> None:
     model, one, create = load(stepping), make_numbers(1, 1, 4), _session.create
 
-    def slow(*arguments: Any) -> Any:
-        made = create(*arguments)
+    def slow(*arguments: Any, **options: Any) -> Any:
+        made = create(*arguments, **options)
         shutil.rmtree(stepping)
         return made
 
@@ -148,8 +148,8 @@ def test_threads_that_make_the_first_single_step_at_once_share_one_session(
 ) -> None:
     made, create = [], _session.create
 
-    def counted(*arguments: Any) -> Any:
-        made.append(create(*arguments))
+    def counted(*arguments: Any, **options: Any) -> Any:
+        made.append(create(*arguments, **options))
         return made[-1]
 
     model, one, start = load(stepping), make_numbers(1, 1, 4), threading.Barrier(8)

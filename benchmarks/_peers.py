@@ -142,25 +142,17 @@ def _torch(model, case, threads: int) -> Call:
     return call
 
 
-def products(case, folder: Path, threads: int) -> Callable[[], float]:
-    """Seconds that the matrix products of a layer take alone, by the best library for each: one with the input for
-    all steps, and one with the state for each."""
-    gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[case.cell] * case.hidden
-    whole = best_matmul(case.sequence * case.batch, case.hidden, gates, threads)
-    step = best_matmul(case.batch, case.hidden, gates, threads)
-    return lambda: whole() + case.sequence * step()
-
-
-def best_matmul(m: int, k: int, n: int, threads: int) -> Callable[[], float]:
-    """A function that measures the seconds of a product (m, k) by (k, n) in the library that is fastest at it."""
+def products(library: str, case, threads: int) -> Callable[[], float]:
+    """Seconds that the matrix products of a layer take alone in a library: one with the input for all steps, and one
+    with the state for each."""
     from _rounds import seconds
 
-    runs = [make(m, k, n, threads) for make in MATMULS.values()]
-    for run in runs:
-        seconds(run, 3)
-    count = max(2, int(0.02 / seconds(runs[0], 2)))
-    fastest = min(runs, key=lambda run: min(seconds(run, count) for _ in range(3)))
-    return lambda: seconds(fastest, count)
+    gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[case.cell] * case.hidden
+    make = MATMULS[library]
+    whole, step = (make(rows, case.hidden, gates, threads) for rows in (case.sequence * case.batch, case.batch))
+    seconds(whole, 2)
+    count = max(2, int(0.03 / seconds(whole, 2)))
+    return lambda: seconds(whole, count) + case.sequence * seconds(step, case.sequence * count)
 
 
 def _operands(m: int, k: int, n: int):

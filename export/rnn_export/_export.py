@@ -16,11 +16,11 @@ from rnn_runtime._bundle import ONNX, STEP
 
 from . import _backends, _lower, _targets
 from ._alone import alone
-from ._capture import Layer, capture, fix
+from ._capture import Captured, Layer, capture, fix
 from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import REWRITES, Quantized, check_precision, measured_tolerance, quantize
-from ._reference import Reference, grid
+from ._reference import Case, Reference, grid
 from ._seal import check_target, seal, unsealed
 from ._stream import require_streamable
 from ._suite import lacking, live, warnings
@@ -138,8 +138,9 @@ def export(
     }
     _lower.check(formats, lowering)
     profile = _targets.find(target, opset, formats)
+    rewrite = REWRITES.get(precision)
     if lowering == "auto":
-        lowering = precision if precision == "int8" else profile.lowering if profile else "auto"
+        lowering = rewrite.lowering if rewrite else profile.lowering if profile else "auto"
     check_tolerance(tolerance)
     check_target(path, overwrite=overwrite)
     require_good_versions()
@@ -178,29 +179,20 @@ def export(
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]
 
-            def lower_step() -> str | None:
-                """The axis of the graph for single steps, once there is one."""
-                if not graph.exists() or target is not None or precision == "float16":
-                    return None  # what is for other runtimes, or for CUDA, has one graph
-                step = _lower.lower_step(captured, folder, lowering, split_directions=split_directions)
-                if step is None:
-                    return None
-                inspect_step(captured, folder / STEP, step)
-                if all(case.sizes[step] != 1 for case in every):
-                    (folder / STEP).unlink()  # eager PyTorch takes no single step
-                    return None
-                return step
-
-            step = None if precision in REWRITES else lower_step()
-            report = require(compare(every, _backends.found(folder, step), tolerance), "the export")
+            # What is for other runtimes, or for CUDA, has one graph.
+            stepped = graph.exists() and target is None and (rewrite is None or rewrite.stepped)
             allowed = bundle_tolerance(golden, tolerance)
             quantized = None
-            if precision in REWRITES:
+            if rewrite is None:
+                step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
+                report = require(compare(every, _backends.found(folder, step), tolerance), "the export")
+            else:
+                require(compare(every, _backends.found(folder), tolerance), "the export")
                 quantized, report = quantize(graph, every, precision, tolerance)
                 operators = count_operators(graph)
                 if target is not None:
                     _targets.require(target, graph)
-                step = lower_step()
+                step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
                 if step is not None:
                     report = require(compare(every, _backends.found(folder, step), tolerance, precision), "the export")
                 allowed = measured_tolerance(report, allowed)
@@ -209,3 +201,15 @@ def export(
             report = replace(report, warnings=warnings(eager, lacks))
             seal(folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step)
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)
+
+
+def _lower_step(captured: Captured, folder: Path, lowering: str, cases: Sequence[Case], *, split: bool) -> str | None:
+    """Write the graph for single steps; its axis, or None where there is none or eager PyTorch takes no single step."""
+    step = _lower.lower_step(captured, folder, lowering, split_directions=split)
+    if step is None:
+        return None
+    inspect_step(captured, folder / STEP, step)
+    if all(case.sizes[step] != 1 for case in cases):
+        (folder / STEP).unlink()
+        return None
+    return step

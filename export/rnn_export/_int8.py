@@ -17,6 +17,7 @@ from ._quiet import quiet
 
 OPERATORS = ("LSTM", "MatMul", "Gemm", "Gather")
 """What is quantised, where its weight is a constant. Gather is an embedding."""
+WITHOUT = ("RNN", "GRU")
 
 
 def write(model: onnx.ModelProto, target: Path, kept: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,30 +34,43 @@ class Rewrite:
 
     Attributes:
         operators: what is rewritten, where its weight is a constant.
+        without: recurrent operators that have no such form: a Scan stands for them.
+        lowering: what "auto" means for the float32 graph.
+        stepped: a graph for single steps goes beside it.
         write: what the bundle is to hold.
         proof: the same to be measured on the CPU, where `write` is computed more exactly there than it will be.
+        itemsize: bytes of a weight.
         largest: the largest weight that it holds.
         note: what its time on the CPU says.
     """
 
     operators: tuple[str, ...]
+    lowering: str
     write: Write
+    itemsize: int
+    without: tuple[str, ...] = ()
+    stepped: bool = False
     proof: Write | None = None
     largest: float = np.inf
     note: str = ""
 
 
 REWRITES = {
-    "int8": Rewrite(_int8.OPERATORS, _int8.write),
+    "int8": Rewrite(
+        _int8.OPERATORS, lowering="int8", write=_int8.write, itemsize=1, without=_int8.WITHOUT, stepped=True
+    ),
     "float16": Rewrite(
         _float16.OPERATORS,
-        _float16.write,
-        _float16.write_rounded,
-        _float16.LARGEST,
-        " on the CPU, which computes it in float32: float16 is for CUDA",
+        lowering="portable",  # where "auto" writes a Scan it is faster on the CPU
+        write=_float16.write,
+        itemsize=2,
+        proof=_float16.write_rounded,
+        largest=_float16.LARGEST,
+        note=" on the CPU, which computes it in float32: float16 is for CUDA",
     ),
 }
 PRECISIONS = ("fp32", *REWRITES)
+LARGEST = 2_000_000_000  # bytes; protobuf ends at 2 GiB
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class Quantized:
         precision: "int8" or "float16".
         layers: the modules whose weights are in it.
         kept: those left in float32, since they hurt.
+        others: those with float32 weights that it has no form for, such as a convolution in int8.
         snr: the smallest signal-to-noise ratio of an output over all that was compared, in decibels.
         agreement: how often the largest element along the last axis is the same, for the output where it is so least;
             None where no output has two elements to choose from.
@@ -77,6 +92,7 @@ class Quantized:
     precision: str
     layers: tuple[str, ...]
     kept: tuple[str, ...]
+    others: tuple[str, ...]
     snr: float
     agreement: float | None
     size: tuple[int, int]
@@ -89,6 +105,11 @@ class Quantized:
             [
                 f"{self.precision}: {', '.join(self.layers)}",
                 *([f"left in float32, since it hurts: {', '.join(self.kept)}"] if self.kept else []),
+                *(
+                    [f"left in float32, of which there is no such form: {', '.join(self.others)}"]
+                    if self.others
+                    else []
+                ),
                 f"signal to noise {self.snr:.1f} dB{decided}",
                 f"size {big / 1e6:.3g} -> {small / 1e6:.3g} MB; the example on one thread {slow * 1e6:.0f} -> "
                 f"{fast * 1e6:.0f} µs{REWRITES[self.precision].note}",
@@ -132,13 +153,27 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
         tolerance: the largest error, in place of the bounds on noise and decisions.
 
     Raises:
-        ExportError: there is no weight to rewrite, or no choice of layers reaches the bound.
+        ExportError: there is no weight to rewrite, a recurrent operator has no such form, the graph is too large, or
+            no choice of layers reaches the bound.
     """
     rewrite = REWRITES[precision]
     model = onnx.load(path)
-    layers = _layers(model.graph, rewrite.operators)
+    layers, others = _layers(model.graph, rewrite)
+    whole = [name for name, layer in layers.items() if layer.whole]
+    if whole:
+        raise ExportError(
+            f"precision={precision!r}, and the graph has {' and '.join(whole)} as one operator of ONNX, which has no "
+            "such form: leave `lowering` out"
+        )
     if not layers:
         raise ExportError(f"precision={precision!r}, but the graph has no layer with float32 weights: leave it out")
+    weights = {name: math.prod(tensor.dims) for layer in layers.values() for name, tensor in layer.weights.items()}
+    size = rewrite.itemsize * sum(weights.values())
+    if size > LARGEST:
+        raise ExportError(
+            f"precision={precision!r}, and the weights are still {size / 1e9:.1f} GB: a graph of more than "
+            f"{LARGEST / 1e9:g} is kept in float32 alone, so leave it out"
+        )
     kept = [name for name, layer in layers.items() if not layer.largest <= rewrite.largest]
     if len(kept) == len(layers):
         raise ExportError(
@@ -179,16 +214,16 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
                 f"{worst.note or f'error {worst.error:.2g}'}): leave `precision` out"
             )
         snr, agreement = _quality(OnnxRuntime(last, "cpu"), cases)
-        weights = path.with_name(f"{path.name}.data")  # of a graph above 2 GB
-        before = path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
-        size, seconds = (before, target.stat().st_size), _time([path, target], cases[0].inputs)
+        data = path.with_name(f"{path.name}.data")  # of a graph above 2 GB
+        before = path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+        sizes, seconds = (before, target.stat().st_size), _time([path, target], cases[0].inputs)
         target.replace(path)
-        weights.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
     finally:
         for file in written:
             file.unlink(missing_ok=True)
     done = tuple(name for name in layers if name not in kept)
-    return Quantized(precision, done, tuple(kept), snr, agreement, size, seconds), report
+    return Quantized(precision, done, tuple(kept), others, snr, agreement, sizes, seconds), report
 
 
 def _quality(backend: OnnxRuntime, cases: Sequence[Case]) -> tuple[float, float | None]:
@@ -204,34 +239,44 @@ def _quality(backend: OnnxRuntime, cases: Sequence[Case]) -> tuple[float, float 
 
 @dataclass
 class _Layer:
-    """The nodes of a layer, by name, and its largest weight."""
+    """The nodes of a layer, by name, and its weights; whether it is an operator without such a form."""
 
     nodes: list[str] = field(default_factory=list)
-    largest: float = 0.0
+    weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    whole: bool = False
+
+    @property
+    def largest(self) -> float:
+        """NaN, where one is."""
+        arrays = (to_array(tensor) for tensor in self.weights.values())
+        return float(np.max([np.abs(array).max(initial=0.0) for array in arrays]))
 
 
-def _layers(graph: onnx.GraphProto, operators: Collection[str]) -> dict[str, _Layer]:
-    """The layers with constant weights. The names of their nodes become unique."""
+def _layers(graph: onnx.GraphProto, rewrite: Rewrite) -> tuple[dict[str, _Layer], tuple[str, ...]]:
+    """The layers with constant weights, whose nodes' names become unique; other modules that have such weights."""
     found: dict[str, _Layer] = {}
+    others: dict[str, None] = {}
 
-    def look(part: onnx.GraphProto, outer: Mapping[str, float], label: str | None) -> None:
-        weights = (tensor for tensor in part.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
-        largest = {**outer, **{one.name: float(np.abs(to_array(one)).max(initial=0.0)) for one in weights}}
+    def look(part: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto], label: str | None) -> None:
+        weights = {**outer, **{one.name: one for one in part.initializer if one.data_type == onnx.TensorProto.FLOAT}}
         for node in part.node:
             name = label or _module(node)
+            own = {value: weights[value] for value in node.input if value in weights}
             weight = node.input[:1] if node.op_type == "Gather" else node.input[1:2]
-            if node.op_type in operators and largest.keys() >= set(weight):
+            if node.op_type in (*rewrite.operators, *rewrite.without) and weights.keys() >= set(weight):
                 layer = found.setdefault(name, _Layer())
                 node.name = f"{name}/{node.op_type}/{len(layer.nodes)}"
                 layer.nodes.append(node.name)
-                sizes = [layer.largest, *(largest[value] for value in node.input if value in largest)]
-                layer.largest = float(np.max(sizes))  # NaN, where one is
+                layer.weights |= own
+                layer.whole |= node.op_type in rewrite.without
+            elif any(len(tensor.dims) > 1 for tensor in own.values()):
+                others[name] = None
             for attribute in node.attribute:
                 if attribute.HasField("g"):
-                    look(attribute.g, largest, name)
+                    look(attribute.g, weights, name)
 
     look(graph, {}, None)
-    return found
+    return found, tuple(name for name in others if name not in found)
 
 
 def _module(node: onnx.NodeProto) -> str:

@@ -103,6 +103,13 @@ def test_a_layer_that_float16_cannot_hold_is_left_in_float32(tmp_path, eager64, 
     assert snr(rnn_runtime.load(bundle).run(x.numpy())["output"], eager64(model, x)[0]) > 50
 
 
+def large(weight):
+    model = nn.GRU(4, 4)
+    with torch.no_grad():
+        model.bias_ih_l0[0] = weight  # a gate that it opens for good
+    return model
+
+
 def test_the_largest_weight_that_it_holds(tmp_path):
     bundle = export(Skip(65504.0), torch.randn(3, 5, 6) / 100, tmp_path / "b", axes=AXES, precision="float16")
     assert bundle.quantized.layers == ("GRU gru", "Linear skip")
@@ -138,13 +145,10 @@ def test_both_sides_of_the_bound(tmp_path, offset):
     ("model", "text"),
     [
         (nn.GRU(4, 4).double(), "precision='float16', but the graph has no layer with float32 weights"),
-        (nn.GRU(4, 4), "precision='float16' holds 65504 at most, and every layer has a larger weight"),
+        (large(1e6), "precision='float16' holds 65504 at most, and every layer has a larger weight"),
     ],
 )
 def test_a_model_without_weights_for_it_is_refused(tmp_path, model, text):
-    if next(model.parameters()).dtype == torch.float32:
-        with torch.no_grad():
-            model.weight_hh_l0[0, 0] = 1e6
     example = torch.randn(5, 3, 4, dtype=next(model.parameters()).dtype)
     with pytest.raises(rnn_runtime.Error, match=text):
         export(model, example, tmp_path / "b", precision="float16")
@@ -208,6 +212,88 @@ def test_convolutions_and_lengths(tmp_path, eager64):
     x, lengths = torch.randn(2, 11, 6), torch.tensor([7, 11])
     got = rnn_runtime.load(bundle).run({"x": x.numpy(), "lengths": lengths.numpy()})
     assert snr(next(iter(got.values())), eager64(model, x, lengths)[0]) > 50
+
+
+class Upsampled(nn.Module):
+    """Twice as many steps by a transposed convolution, before a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.gru = nn.ConvTranspose1d(6, 8, 2, stride=2), nn.GRU(8, 12, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(self.up(x.transpose(1, 2)).transpose(1, 2))[0]
+
+
+class Cell(nn.Module):
+    """A loop of a cell of one's own, which becomes a Scan."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 12), nn.Linear(12, 12)
+
+    def forward(self, x):
+        h, outputs = x.new_zeros(x.shape[0], 12), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.inner(x[:, t]) + self.outer(h)) + h / 2
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+@pytest.mark.parametrize("make", [Upsampled, Cell])
+def test_other_layers(tmp_path, eager64, make):
+    torch.manual_seed(0)
+    model = make()
+    bundle = export(model, torch.randn(3, 5, 6), tmp_path / "b", axes=AXES, precision="float16")
+    assert bundle.quantized.kept == bundle.quantized.others == ()
+    assert len(bundle.quantized.layers) == 2
+    weights = [tensor for tensor in graph(bundle).initializer if len(tensor.dims) >= 2 and np.prod(tensor.dims) > 40]
+    assert {tensor.data_type for tensor in weights} == {HALF}
+    x = torch.randn(2, 31, 6)
+    assert snr(rnn_runtime.load(bundle).run(x.numpy())["output"], eager64(model, x)[0]) > 50
+
+
+@pytest.mark.parametrize(
+    ("options", "operators"),
+    [
+        ({"sizes": {"batch": 2, "sequence": 7}}, {"LSTM": 1}),
+        ({"sizes": {"sequence": 7}, "lowering": "decomposed"}, {"LSTM": 0, "Scan": 0, "Sigmoid": 3 * 7 * 2}),
+        ({"split_directions": True}, {"LSTM": 2}),
+        ({"opset": 20}, {"LSTM": 1}),
+    ],
+)
+def test_options_of_the_graph(tmp_path, eager64, options, operators):
+    torch.manual_seed(0)
+    model = nn.LSTM(6, 12, bidirectional=True)
+    bundle = export(model, torch.randn(7, 2, 6), tmp_path / "b", precision="float16", **options)
+    found = _inspect.operators(graph(bundle))
+    assert {name: found.get(name, 0) for name in operators} == operators
+    assert bundle.quantized.layers == ("LSTM",)
+    x = torch.randn(7, 2, 6)
+    loaded = rnn_runtime.load(bundle)
+    assert snr(loaded.run(x.numpy())["output"], eager64(model, x)[0]) > 50
+    loaded.check()
+
+
+def test_an_rnn_that_a_cpu_runs_as_a_scan_is_an_operator(tmp_path):
+    options = {"precision": "float16"}, {}
+    found = [export(nn.RNN(4, 64), torch.randn(5, 3, 4), tmp_path / str(len(o)), **o) for o in options]
+    assert [_inspect.operators(graph(bundle)).get("Scan", 0) for bundle in found] == [0, 1]
+
+
+def test_a_pool_of_streams(tmp_path, eager64):
+    torch.manual_seed(0)
+    model = nn.GRU(6, 12)
+    bundle = export(model, torch.randn(5, 3, 6), tmp_path / "b", precision="float16")
+    x = torch.randn(9, 2, 6)
+    with rnn_runtime.StreamPool(rnn_runtime.load(bundle), capacity=2) as pool:
+        streams = [pool.open() for _ in range(2)]
+        parts = [
+            [stream.push(x.numpy()[t : t + 1, k : k + 1])["output"] for t in range(9)]
+            for k, stream in enumerate(streams)
+        ]
+    got = np.concatenate([np.concatenate(part) for part in parts], 1)
+    assert snr(got, eager64(model, x)[0]) > 50
 
 
 @pytest.mark.parametrize("precision", ["int8", "float16"])

@@ -151,7 +151,7 @@ def test_what_is_kept_is_left_alone_whatever_the_quantiser_calls_it(tmp_path):
     path = tmp_path / "bundle"
     export(Cell(), torch.randn(2, 5, 4), path, axes=AXES, formats=["onnx"])
     model = onnx.load(path / "model.onnx")
-    layers = _quantize._layers(model.graph, _int8.OPERATORS)
+    layers, _ = _quantize._layers(model.graph, _quantize.REWRITES["int8"])
     nodes = [node for layer in layers.values() for node in layer.nodes]
     assert any("/Gemm/" in node for node in nodes)
     _int8.write(model, path / "kept.onnx", nodes)
@@ -159,3 +159,106 @@ def test_what_is_kept_is_left_alone_whatever_the_quantiser_calls_it(tmp_path):
     x = torch.randn(3, 9, 4).numpy()
     want, got = (rnn_runtime.load(path / name).run(x)["output"] for name in ("model.onnx", "kept.onnx"))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("cell", [nn.RNN, nn.GRU, nn.LSTM])
+def test_an_operator_that_has_no_8_bits_is_refused(tmp_path, cell, beside):
+    torch.manual_seed(0)
+    model = nn.Sequential(cell(4, 8), First(), nn.Linear(8, 8)) if beside else cell(4, 8)
+    example, axes = torch.randn(5, 3, 4), {"input": {0: "sequence", 1: "batch"}}
+    arguments = {"axes": axes, "precision": "int8", "lowering": "fused"}
+    if cell is nn.LSTM:
+        assert export(model, example, tmp_path / "b", **arguments).quantized.layers[0].startswith("LSTM")
+        return
+    text = rf"the graph has {cell.__name__}.* as one operator of ONNX, which has no such form: leave `lowering` out"
+    with pytest.raises(rnn_runtime.Error, match=text):
+        export(model, example, tmp_path / "b", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0]
+
+
+class Others(nn.Module):
+    """A convolution, a table that is added, a weight that is the first factor and a tied one, around a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.conv = nn.Embedding(20, 8), nn.Conv1d(8, 8, 3, padding=1)
+        self.gru, self.mix, self.out = nn.GRU(8, 8, batch_first=True), Mix(), nn.Linear(8, 20, bias=False)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, ids):
+        x = self.conv(self.embedding(ids).transpose(1, 2))
+        return self.out(self.gru(self.mix(x).transpose(1, 2))[0])
+
+
+class Mix(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8) / 3)
+
+    def forward(self, x):
+        return self.weight @ x
+
+
+def test_what_has_no_such_form_is_named(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    ids = torch.randint(20, (3, 5))
+    bundle = export(Others(), ids, tmp_path / "b", axes={"ids": {0: "batch", 1: "sequence"}}, precision="int8")
+    assert bundle.quantized.layers == ("Embedding embedding", "GRU gru", "Linear out")
+    assert bundle.quantized.others == ("Conv1d conv", "Mix mix")
+    line = "left in float32, of which there is no such form: Conv1d conv, Mix mix"
+    assert line in str(bundle.quantized)
+    from rnn_export.cli import main
+
+    monkeypatch.setattr("sys.argv", ["x", "inspect", str(tmp_path / "b")])
+    main()
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("precision", "most"), [("int8", 3 * 40 * (24 + 40)), ("float16", 2 * 3 * 40 * (24 + 40 + 2))])
+def test_a_graph_that_stays_too_large_is_refused(tmp_path, monkeypatch, precision, most):
+    torch.manual_seed(0)
+    monkeypatch.setattr(_quantize, "LARGEST", most)
+    arguments = nn.GRU(24, 40), torch.randn(5, 3, 24), tmp_path / "b"
+    export(*arguments, precision=precision)
+    monkeypatch.setattr(_quantize, "LARGEST", most - 1)
+    with pytest.raises(rnn_runtime.Error, match=f"precision='{precision}', and the weights are still 0.0 GB"):
+        export(*arguments, precision=precision, overwrite=True)
+    rnn_runtime.load(tmp_path / "b").check()  # what was there stays
+
+
+class Beside(nn.Module):
+    """A GRU over the sequence beside one over sixteen fixed steps, made before it or after."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+        self.a, self.b = nn.GRU(4, 8), nn.GRU(4, 8)
+        self.register_buffer("memory", torch.randn(16, 1, 4))
+
+    def forward(self, x, h):
+        def fixed():
+            return self.b(self.memory.expand(16, x.shape[1], 4))[1]
+
+        before = fixed() if self.first else None
+        y, h = self.a(x, h)
+        return y + (before if self.first else fixed()), h
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_step_has_no_scan_over_its_axis_alone(tmp_path, first):
+    torch.manual_seed(0)
+    example, axes = (torch.randn(5, 3, 4), torch.zeros(1, 3, 8)), {"x": {0: "sequence", 1: "batch"}, "h": {1: "batch"}}
+    export(Beside(first), example, tmp_path / "b", axes=axes, precision="int8")
+    step = onnx.load(tmp_path / "b/step.onnx", load_external_data=False).graph
+    assert _inspect.operators(step)["Scan"] == 1
+    model = rnn_runtime.load(tmp_path / "b")
+    x = np.random.default_rng(0).standard_normal((6, 2, 4)).astype(np.float32)
+    stream = model.stream(batch=2)
+    got = np.concatenate([stream.push(part)[0] for part in np.split(x, 6)])
+    assert snr(got, model.run({"x": x, "h": np.zeros((1, 2, 8), np.float32)})[0]) > 30

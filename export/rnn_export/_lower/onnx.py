@@ -25,6 +25,10 @@ ORIGIN = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
 """What a node keeps of where it comes from: its modules. The exporter also notes lines of code with their paths."""
 LARGEST = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
+SCAN = "scan_{}"
+"""The name of each Scan of the graph, by its place in `scans`: a tool that rewrites the graph may put the nodes into
+another order."""
+
 LOWERINGS = ("auto", "fused", "scan", "decomposed")
 # From this hidden_size on "auto" writes an RNN as a Scan: benchmarks/lowerings.py has 0.2 to 0.6 of an operator's
 # time in batches. A lone step takes 1.0 to 1.4 of it, for which there is a second graph (single.py). The LSTM and GRU
@@ -63,7 +67,7 @@ def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> st
 
 
 def scans(captured: Captured, lowering: str, *, split_directions: bool = False) -> list[str]:
-    """What each Scan of the graph runs over, in the order of the nodes: a Scan runs one direction of one layer."""
+    """What each Scan of the graph runs over, in the order of their names: a Scan runs one direction of one layer."""
     kinds = [(layer, chosen(layer, lowering, split_directions=split_directions)) for layer in captured.layers]
     return [
         layer.axis
@@ -176,6 +180,8 @@ def to_onnx(
     )
     optimizer.remove_unused_nodes(model)
     tidy.join_transpositions(model.graph)
+    for k, node in enumerate(node for node in model.graph if node.op_type == "Scan"):
+        node.name = SCAN.format(k)
     _name(model, captured.signature)
     return model
 

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from .._capture import Captured
+from .onnx import SCAN
 
 LARGE = 4 << 20
 """Bytes. A step of a larger graph takes 45 µs and more, of which a Scan is a fiftieth: not worth its weights in memory
@@ -31,7 +32,7 @@ def axis(captured: Captured, scans: Sequence[str], source: Path) -> str | None:
 
     Args:
         captured: the model.
-        scans: what each Scan of the graph runs over, in their order.
+        scans: what each Scan of the graph runs over.
         source: the graph for sequences.
     """
     if source.stat().st_size >= LARGE or source.with_name(f"{source.name}.data").exists():
@@ -53,16 +54,16 @@ def write(captured: Captured, scans: Sequence[str], axis: str, source: Path, pat
 
     Args:
         captured: the model.
-        scans: what each Scan of the graph runs over, in their order.
+        scans: what each Scan of the graph runs over, in the order of their names.
         axis: one that some of them run over.
         source: the graph for sequences, which lies beside `path`.
         path: the file to write.
     """
     model = ir.load(source)
-    nodes = [node for node in model.graph if node.op_type == "Scan"]
-    for k, (node, over) in enumerate(zip(nodes, scans, strict=True)):
+    nodes = {node.name: node for node in model.graph}
+    for k, over in enumerate(scans):
         if _named(captured, over) == axis:
-            _inline(model.graph, node, f"once{k}.")
+            _inline(model.graph, nodes[SCAN.format(k)], f"once{k}.")
     for value in [*model.graph.inputs, *model.graph.outputs]:
         assert value.shape is not None
         value.shape = ir.Shape(1 if str(size) == axis else size for size in value.shape)

@@ -77,7 +77,9 @@ def _contents(opened: Bundle) -> None:
         click.echo(f"precision {manifest['precision']}, {noise}")
         click.echo(f"  {', '.join(quantized['layers'])}")
         if quantized["kept"]:
-            click.echo(f"  left in float32: {', '.join(quantized['kept'])}")
+            click.echo(f"  left in float32, since it hurts: {', '.join(quantized['kept'])}")
+        if quantized.get("others"):
+            click.echo(f"  left in float32, of which there is no such form: {', '.join(quantized['others'])}")
     if "tuned" in manifest:
         tuned = manifest["tuned"]
         sizes = " ".join(f"{axis}={size}" for axis, size in tuned["sizes"].items())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx.numpy_helper import to_array
+from onnx.numpy_helper import from_array, to_array
 
 import rnn_runtime
 from rnn_runtime import InputError, Report
@@ -158,6 +158,7 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
     """
     rewrite = REWRITES[precision]
     model = onnx.load(path)
+    _untie(model.graph)
     layers, others = _layers(model.graph, rewrite)
     whole = [name for name, layer in layers.items() if layer.whole]
     if whole:
@@ -224,6 +225,14 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
             file.unlink(missing_ok=True)
     done = tuple(name for name in layers if name not in kept)
     return Quantized(precision, done, tuple(kept), others, snr, agreement, sizes, seconds), report
+
+
+def _untie(graph: onnx.GraphProto) -> None:
+    """Give a layer that is tied to another a weight of its own again, with scales of its own."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in constants]:
+        graph.initializer.append(from_array(np.transpose(to_array(constants[node.input[0]])), node.output[0]))
+        graph.node.remove(node)
 
 
 def _quality(backend: OnnxRuntime, cases: Sequence[Case]) -> tuple[float, float | None]:

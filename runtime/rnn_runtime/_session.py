@@ -58,6 +58,8 @@ def create(model: bytes, device: Device, threads: int | None, folder: Path, weig
     if device.kind == "cuda" and CUDA not in session.get_providers():
         reason = library_problem() or f"ONNX Runtime fell back to {', '.join(session.get_providers())}"
         raise DeviceError(f'device "{device}" cannot be had: {reason}; run rnn-export doctor, or use device="cpu"')
+    # It keeps the model's bytes to make itself again on other providers, which nobody asks for: the weights twice.
+    session._model_bytes = None
     return session
 
 

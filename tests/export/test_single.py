@@ -236,3 +236,57 @@ def test_a_graph_names_no_folder_of_the_machine_that_wrote_it(tmp_path: Path) ->
         for name in ("model.onnx", "step.onnx"):
             assert b"/site-packages/" not in (tmp_path / "b" / name).read_bytes()
             assert b".py" not in (tmp_path / "b" / name).read_bytes()
+
+
+class Tied(nn.Module):
+    """A language model whose output layer has the weight of its embedding."""
+
+    def __init__(self, tied: bool = True) -> None:
+        super().__init__()
+        self.embedding, self.lstm, self.out = (
+            nn.Embedding(700, 32),
+            nn.LSTM(32, 32, batch_first=True),
+            nn.Linear(32, 700),
+        )
+        if tied:
+            self.out.weight = self.embedding.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.out(self.lstm(self.embedding(ids))[0])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tied_weight_lies_in_the_bundle_once(tmp_path: Path, tied: bool) -> None:
+    torch.manual_seed(0)
+    arguments = {"example_inputs": torch.randint(700, (3, 5)), "axes": {"ids": BATCH_FIRST}, "formats": ("onnx",)}
+    export(Tied(tied), path=tmp_path / "b", **arguments)
+    rest = 4 * (2 * 4 * 32 * 32 + 8 * 32 + 700)
+    table = 4 * 700 * 32
+    assert 0 < (tmp_path / "b/model.onnx").stat().st_size - rest - (1 if tied else 2) * table < 6000
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_a_tied_weight_has_scales_of_its_own_in_each_layer(tmp_path: Path, precision: str) -> None:
+    torch.manual_seed(0)
+    arguments = {"example_inputs": torch.randint(700, (3, 5)), "axes": {"ids": BATCH_FIRST}, "precision": precision}
+    bundle = export(Tied(), path=tmp_path / "b", **arguments)
+    assert bundle.quantized is not None
+    assert bundle.quantized.layers == ("Embedding embedding", "LSTM lstm", "Linear out")
+    assert bundle.quantized.others == ()
+
+
+class Twice(nn.Module):
+    """One layer that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.layer(x)[0])[0]
+
+
+def test_a_layer_that_is_called_twice_lies_in_the_bundle_once(tmp_path: Path) -> None:
+    export(Twice(), torch.randn(5, 3, 32), tmp_path / "b", axes={"x": TIME_FIRST}, formats=("onnx",))
+    weights = 4 * (2 * 3 * 32 * 32 + 2 * 3 * 32)
+    assert 0 < (tmp_path / "b/model.onnx").stat().st_size - weights < 4000

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,6 +36,20 @@ def test_it_computes_what_the_formula_says(
     ):
         np.testing.assert_allclose(result["output"], output, atol=1e-6)
         np.testing.assert_allclose(result["h_n"], h_n, atol=1e-6)
+
+
+def test_a_loaded_model_does_not_hold_the_bytes_of_its_file(files: Path, tmp_path: Path) -> None:
+    size = 8 << 20
+    described = b"\x32" + bytes([0x80, 0x80, 0x80, 0x04]) + b" " * size  # a doc_string of ModelProto, field 6
+    (tmp_path / "model.onnx").write_bytes((files / "rnn.onnx").read_bytes() + described)
+    tracemalloc.start()
+    try:
+        model = load(tmp_path / "model.onnx")
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(model.run(np.zeros((2, 1, 4), np.float32))) == 2
+    assert held < size // 4 < size < peak
 
 
 def test_a_split_sequence_carries_on_where_it_ended(rnn: Model, make_numbers: Callable) -> None:

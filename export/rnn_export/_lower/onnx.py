@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import optimizer
 
 from rnn_runtime import InputError, Signature
@@ -179,6 +180,8 @@ def to_onnx(
         model, onnx_shape_inference=False, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
     )
     optimizer.remove_unused_nodes(model)
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # the one by hashes fails on transposed arrays
+    tidy.tie_embeddings(model.graph)
     tidy.join_transpositions(model.graph)
     for k, node in enumerate(node for node in model.graph if node.op_type == "Scan"):
         node.name = SCAN.format(k)

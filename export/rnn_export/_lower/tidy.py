@@ -1,12 +1,46 @@
-"""What a leaf's own lowering cannot see: two transpositions, one of its output and one of batch_first, that are one."""
+"""What a leaf's own lowering cannot see.
+
+Two transpositions, one of its output and one of batch_first, that are one; and a weight that two layers share.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 DIRECTIONS_LAST, BATCH_FIRST = (0, 2, 1, 3), (1, 0, 2)
 """(sequence, directions, batch, hidden) -> (sequence, batch, directions, hidden), which a Reshape joins, and
 (sequence, batch, features) -> (batch, sequence, features)."""
+
+LARGE = 1 << 16
+"""Bytes. A smaller weight is not worth a node."""
+
+
+def tie_embeddings(graph: ir.Graph) -> None:
+    """Have a linear layer take the weight of an embedding that it is tied to, and not a copy with its axes swapped.
+
+    A runtime swaps them as it loads the graph.
+    """
+    tables = {
+        node.inputs[0]: None
+        for node in graph.all_nodes()
+        if node.op_type == "Gather" and node.inputs[0] is not None and node.inputs[0].is_initializer()
+    }
+    for table in tables:
+        weight = table.const_value
+        if weight is None or weight.nbytes < LARGE or len(weight.shape) != 2 or table.graph is not graph:
+            continue
+        swapped = weight.numpy().T
+        for value in list(graph.initializers.values()):
+            other = value.const_value
+            if value is table or other is None or other.dtype != weight.dtype or tuple(other.shape) != swapped.shape:
+                continue
+            if np.array_equal(other.numpy(), swapped):
+                node = ir.node("Transpose", [table], {"perm": [1, 0]})
+                graph.insert_before(graph[0], node)
+                ir.convenience.replace_all_uses_with(value, node.outputs[0])
+                graph.initializers.pop(str(value.name))
+                node.outputs[0].name = value.name
 
 
 def join_transpositions(graph: ir.Graph) -> None:

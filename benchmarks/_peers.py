@@ -5,6 +5,7 @@ the folder. Every peer but ours gets the model at the very sizes that are timed.
 """
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -145,14 +146,20 @@ def _torch(model, case, threads: int) -> Call:
 def products(library: str, case, threads: int) -> Callable[[], float]:
     """Seconds that the matrix products of a layer take alone in a library: one with the input for all steps, and one
     with the state for each."""
-    from _rounds import seconds
+    from _rounds import SPINNING, seconds
 
     gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[case.cell] * case.hidden
     make = MATMULS[library]
     whole, step = (make(rows, case.hidden, gates, threads) for rows in (case.sequence * case.batch, case.batch))
     seconds(whole, 2)
     count = max(2, int(0.03 / seconds(whole, 2)))
-    return lambda: seconds(whole, count) + case.sequence * seconds(step, case.sequence * count)
+
+    def one_round() -> float:
+        first = seconds(whole, count)
+        time.sleep(SPINNING)  # each product has threads of its own
+        return first + case.sequence * seconds(step, case.sequence * count)
+
+    return one_round
 
 
 def _operands(m: int, k: int, n: int):

@@ -249,7 +249,7 @@ def run(case: Case, threads: int, count: int) -> dict:
     missing: dict[str, str] = {}
     arguments = {"rounds": count, "pause": _pause(threads)}
     found = measure(__file__, PEERS, case.name, str(threads), missing=missing, **arguments)
-    limit = {"products": measure(__file__, MATMULS, case.name, str(threads), **arguments)} if case.bound else {}
+    limit = {"limit": measure(__file__, MATMULS, case.name, str(threads), **arguments)} if case.bound else {}
     return {**missing, **found, **limit}
 
 
@@ -329,7 +329,7 @@ def table(threads: int, found: dict[str, dict]) -> str:
     for name, case in named.items():
         if case.bound:
             own = case.flops / statistics.median(found[name]["ours"]) / 1e9
-            alone = min(map(statistics.median, found[name]["products"].values()))
+            alone = min(map(statistics.median, found[name]["limit"].values()))
             alone /= statistics.median(found[name]["ours"])
             lines.append(f"| {name} | {own:.0f} | {own / rate:.0%} | {alone:.0%} |")
     refused: dict[str, dict[str, list[str]]] = {}

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ._lower import tidy
 
 OPERATORS = ("LSTM", "GRU", "RNN", "MatMul", "Gemm", "Conv", "ConvTranspose", "Gather")
 """What becomes float16, where its weight is a constant. Gather is an embedding."""
@@ -44,22 +47,25 @@ def _write(model: onnx.ModelProto, target: Path, kept: Collection[str], *, round
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _rewrite(copy.graph, {}, frozenset(kept), rounded)
-    graphs = list(_graphs(copy.graph))
-    used = {name for graph in graphs for node in graph.node for name in node.input}
-    used |= {value.name for graph in graphs for value in graph.output}
-    for graph in graphs:
+    parts = list(graphs(copy.graph))
+    used = {name for graph in parts for node in graph.node for name in node.input}
+    used |= {value.name for graph in parts for value in graph.output}
+    for graph in parts:
         unused = [k for k, tensor in enumerate(graph.initializer) if tensor.name not in used]
         for k in reversed(unused):
             del graph.initializer[k]
-    onnx.save(copy, target)
+    shared = ir.from_proto(copy)
+    tidy.tie_embeddings(shared.graph)
+    ir.save(shared, target)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those inside it."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
+                yield from graphs(attribute.g)
 
 
 def _rewrite(graph: onnx.GraphProto, outer: _Constants, kept: frozenset[str], rounded: bool) -> None:

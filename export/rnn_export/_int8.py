@@ -26,6 +26,7 @@ def write(model: onnx.ModelProto, target: Path, kept: Collection[str]) -> None:
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)  # the quantiser writes into what it is given
+    _separate(copy.graph)
     with quiet():
         quantize_dynamic(
             copy,
@@ -38,3 +39,17 @@ def write(model: onnx.ModelProto, target: Path, kept: Collection[str]) -> None:
             nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
+
+
+def _separate(graph: onnx.GraphProto) -> None:
+    """Give each LSTM weights of its own: the quantiser turns them around in place."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        for k, name in enumerate(node.input):
+            if name in taken and node.op_type == "LSTM" and k in (1, 2):
+                own = graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = node.input[k] = f"{node.name}/{k}"
+            elif name in constants:
+                taken.add(name)

@@ -81,7 +81,7 @@ class Quantized:
         precision: "int8" or "float16".
         layers: the modules whose weights are in it.
         kept: those left in float32, since they hurt.
-        others: those with float32 weights that it has no form for, such as a convolution in int8.
+        others: those with a product of weights that it has no form for, such as a convolution in int8.
         snr: the smallest signal-to-noise ratio of an output over all that was compared, in decibels.
         agreement: how often the largest element along the last axis is the same, for the output where it is so least;
             None where no output has two elements to choose from.
@@ -168,18 +168,17 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
         )
     if not layers:
         raise ExportError(f"precision={precision!r}, but the graph has no layer with float32 weights: leave it out")
-    weights = {name: math.prod(tensor.dims) for layer in layers.values() for name, tensor in layer.weights.items()}
-    size = rewrite.itemsize * sum(weights.values())
-    if size > LARGEST:
-        raise ExportError(
-            f"precision={precision!r}, and the weights are still {size / 1e9:.1f} GB: a graph of more than "
-            f"{LARGEST / 1e9:g} is kept in float32 alone, so leave it out"
-        )
     kept = [name for name, layer in layers.items() if not layer.largest <= rewrite.largest]
     if len(kept) == len(layers):
         raise ExportError(
             f"precision={precision!r} holds {rewrite.largest:g} at most, and every layer has a larger "
             "weight: leave it out"
+        )
+    size = _size(model.graph, rewrite, [layer for name, layer in layers.items() if name not in kept])
+    if size > LARGEST:
+        raise ExportError(
+            f"precision={precision!r}, and the weights are still {size / 1e9:.1f} GB: a graph of more than "
+            f"{LARGEST / 1e9:g} is kept in float32 alone, so leave it out"
         )
     target, proof = path.with_name(f"{precision}.onnx"), path.with_name(f"{precision}-proof.onnx")
     written = {target: rewrite.write} | ({proof: rewrite.proof} if rewrite.proof is not None else {})
@@ -201,7 +200,8 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
 
     try:
         report = held(kept)
-        if not report.passed:
+        searched = _size(model.graph, rewrite, []) <= LARGEST  # with almost all in float32
+        if not report.passed and searched:
             # Each alone, the noisiest first: what hurts goes back to float32 until the rest is good.
             for name in sorted((name for name in layers if name not in kept), key=alone)[:-1]:
                 kept.append(name)
@@ -211,8 +211,8 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
         if not report.passed:
             worst = report.failures[0]
             raise ExportError(
-                f"precision={precision!r} keeps too little of the results, whichever layers are in it ({worst.output}: "
-                f"{worst.note or f'error {worst.error:.2g}'}): leave `precision` out"
+                f"precision={precision!r} keeps too little of the results{', whichever layers are in it' * searched} "
+                f"({worst.output}: {worst.note or f'error {worst.error:.2g}'}): leave `precision` out"
             )
         snr, agreement = _quality(OnnxRuntime(last, "cpu"), cases)
         data = path.with_name(f"{path.name}.data")  # of a graph above 2 GB
@@ -227,11 +227,19 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
     return Quantized(precision, done, tuple(kept), others, snr, agreement, sizes, seconds), report
 
 
+def _size(graph: onnx.GraphProto, rewrite: Rewrite, layers: Sequence[_Layer]) -> int:
+    """Bytes of a graph's weights once these layers are rewritten."""
+    weights = {name: math.prod(tensor.dims) for layer in layers for name, tensor in layer.weights.items()}
+    before = sum(to_array(tensor).nbytes for part in _float16.graphs(graph) for tensor in part.initializer)
+    return int(before - (4 - rewrite.itemsize) * sum(weights.values()))
+
+
 def _untie(graph: onnx.GraphProto) -> None:
-    """Give a layer that is tied to another a weight of its own again, with scales of its own."""
+    """Give a layer that is tied to an embedding a constant of its own again: what tie_embeddings did, undone."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in constants]:
-        graph.initializer.append(from_array(np.transpose(to_array(constants[node.input[0]])), node.output[0]))
+        (perm,) = (attribute.ints for attribute in node.attribute)
+        graph.initializer.append(from_array(to_array(constants[node.input[0]]).transpose(perm), node.output[0]))
         graph.node.remove(node)
 
 
@@ -261,8 +269,11 @@ class _Layer:
         return float(np.max([np.abs(array).max(initial=0.0) for array in arrays]))
 
 
+_PRODUCTS = ("MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "RNN", "GRU", "LSTM")
+
+
 def _layers(graph: onnx.GraphProto, rewrite: Rewrite) -> tuple[dict[str, _Layer], tuple[str, ...]]:
-    """The layers with constant weights, whose nodes' names become unique; other modules that have such weights."""
+    """The layers with constant weights, whose nodes' names become unique; modules with products of other weights."""
     found: dict[str, _Layer] = {}
     others: dict[str, None] = {}
 
@@ -278,14 +289,14 @@ def _layers(graph: onnx.GraphProto, rewrite: Rewrite) -> tuple[dict[str, _Layer]
                 layer.nodes.append(node.name)
                 layer.weights |= own
                 layer.whole |= node.op_type in rewrite.without
-            elif any(len(tensor.dims) > 1 for tensor in own.values()):
+            elif node.op_type in _PRODUCTS and any(len(tensor.dims) > 1 for tensor in own.values()):
                 others[name] = None
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     look(attribute.g, weights, name)
 
     look(graph, {}, None)
-    return found, tuple(name for name in others if name not in found)
+    return found, tuple(others)
 
 
 def _module(node: onnx.NodeProto) -> str:

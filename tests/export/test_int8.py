@@ -183,17 +183,18 @@ class First(nn.Module):
 
 
 class Others(nn.Module):
-    """A convolution, a table that is added, a weight that is the first factor and a tied one, around a GRU."""
+    """A convolution, a weight that is the first factor, a tied one; a GRU with a first state, a table."""
 
     def __init__(self):
         super().__init__()
         self.embedding, self.conv = nn.Embedding(20, 8), nn.Conv1d(8, 8, 3, padding=1)
         self.gru, self.mix, self.out = nn.GRU(8, 8, batch_first=True), Mix(), nn.Linear(8, 20, bias=False)
         self.out.weight = self.embedding.weight
+        self.h_0, self.table = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 1, 8))
 
     def forward(self, ids):
-        x = self.conv(self.embedding(ids).transpose(1, 2))
-        return self.out(self.gru(self.mix(x).transpose(1, 2))[0])
+        x = self.mix(self.conv(self.embedding(ids).transpose(1, 2))).transpose(1, 2) + self.table
+        return self.out(self.gru(x, self.h_0.expand(1, len(ids), 8).contiguous())[0])
 
 
 class Mix(nn.Module):
@@ -220,16 +221,108 @@ def test_what_has_no_such_form_is_named(tmp_path, monkeypatch, capsys):
     assert line in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("precision", "most"), [("int8", 3 * 40 * (24 + 40)), ("float16", 2 * 3 * 40 * (24 + 40 + 2))])
-def test_a_graph_that_stays_too_large_is_refused(tmp_path, monkeypatch, precision, most):
+class Convolved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gru = nn.Conv1d(24, 24, 3, padding=1), nn.GRU(24, 40, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(self.conv(x.transpose(1, 2)).transpose(1, 2))[0]
+
+
+@pytest.mark.parametrize(
+    ("precision", "least"),
+    [("int8", 3 * 40 * (24 + 40) + 4 * 24 * 24 * 3), ("float16", 2 * 3 * 40 * (24 + 40) + 2 * 24 * 24 * 3)],
+)
+def test_a_graph_that_stays_too_large_is_refused(tmp_path, monkeypatch, precision, least):
     torch.manual_seed(0)
-    monkeypatch.setattr(_quantize, "LARGEST", most)
-    arguments = nn.GRU(24, 40), torch.randn(5, 3, 24), tmp_path / "b"
-    export(*arguments, precision=precision)
-    monkeypatch.setattr(_quantize, "LARGEST", most - 1)
+    arguments = {
+        "model": Convolved(),
+        "example_inputs": torch.randn(3, 5, 24),
+        "path": tmp_path / "b",
+        "axes": AXES,
+        "precision": precision,
+    }
+    monkeypatch.setattr(_quantize, "LARGEST", least + 4000)  # biases, shapes
+    export(**arguments)
+    monkeypatch.setattr(_quantize, "LARGEST", least)
     with pytest.raises(rnn_runtime.Error, match=f"precision='{precision}', and the weights are still 0.0 GB"):
-        export(*arguments, precision=precision, overwrite=True)
+        export(**arguments, overwrite=True)
     rnn_runtime.load(tmp_path / "b").check()  # what was there stays
+
+
+def test_a_large_graph_is_not_searched_for_the_layer_that_hurts(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(
+        _quantize, "LARGEST", 4 * (3 * 12 * (6 + 12 + 2) + 6 * 12) - 100
+    )  # a little less than in float32
+    with pytest.raises(rnn_runtime.Error, match=r"precision='int8' keeps too little of the results \(output"):
+        export(Skip(), torch.randn(3, 5, 6), tmp_path / "b", axes=AXES, precision="int8")
+
+
+class Shared(nn.Module):
+    """An LSTM over two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(6, 12, batch_first=True)
+
+    def forward(self, a, b):
+        return self.lstm(a)[0] * self.lstm(b)[0]
+
+
+class Equal(nn.Module):
+    """An LSTM whose weights are one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(12, 12, batch_first=True)
+        with torch.no_grad():
+            self.lstm.weight_ih_l0.copy_(self.lstm.weight_hh_l0)
+
+    def forward(self, a, b):
+        return self.lstm(torch.cat([a, b], -1))[0]
+
+
+@pytest.mark.parametrize("make", [Shared, Equal])
+def test_an_lstm_that_shares_its_weights(tmp_path, eager64, make):
+    torch.manual_seed(0)
+    model, axes = make(), {"a": AXES["x"], "b": AXES["x"]}
+    bundle = export(model, (torch.randn(3, 5, 6), torch.randn(3, 5, 6)), tmp_path / "b", axes=axes, precision="int8")
+    assert operators(bundle)["DynamicQuantizeLSTM"] == (2 if make is Shared else 1)
+    a, b = torch.randn(2, 31, 6), torch.randn(2, 31, 6)
+    got = rnn_runtime.load(bundle).run({"a": a.numpy(), "b": b.numpy()})["output"]
+    assert snr(got, eager64(model, a, b)[0]) > 30
+
+
+class Uneven(nn.Module):
+    """A cell of one's own with a state, one of whose products bears no 8 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 12), nn.Linear(12, 12)
+        self.register_buffer("scale", torch.tensor([3e4] + [1] * 11))
+        with torch.no_grad():
+            self.outer.weight[:, 0] /= 3e4
+
+    def forward(self, x, h):
+        outputs = []
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.inner(x[:, t]) + self.outer(h * self.scale))
+            outputs.append(h)
+        return torch.stack(outputs, 1), h
+
+
+def test_a_step_with_a_product_in_float32(tmp_path):
+    torch.manual_seed(0)
+    axes = AXES | {"h": {0: "batch"}}
+    bundle = export(Uneven(), (torch.randn(3, 5, 6), torch.zeros(3, 12)), tmp_path / "b", axes=axes, precision="int8")
+    assert (bundle.quantized.layers, bundle.quantized.kept) == (("Linear inner",), ("Uneven",))
+    assert (tmp_path / "b/step.onnx").exists()
+    model, x = rnn_runtime.load(bundle), np.random.default_rng(0).standard_normal((2, 6, 6)).astype(np.float32)
+    stream = model.stream(batch=2)
+    got = np.concatenate([stream.push(part)[0] for part in np.split(x, 6, 1)], 1)
+    assert snr(got, model.run({"x": x, "h": np.zeros((2, 12), np.float32)})[0]) > 30
 
 
 class Beside(nn.Module):

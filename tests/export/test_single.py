@@ -244,9 +244,9 @@ class Tied(nn.Module):
     def __init__(self, tied: bool = True) -> None:
         super().__init__()
         self.embedding, self.lstm, self.out = (
-            nn.Embedding(700, 32),
+            nn.Embedding(1100, 32),
             nn.LSTM(32, 32, batch_first=True),
-            nn.Linear(32, 700),
+            nn.Linear(32, 1100),
         )
         if tied:
             self.out.weight = self.embedding.weight
@@ -258,21 +258,71 @@ class Tied(nn.Module):
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_tied_weight_lies_in_the_bundle_once(tmp_path: Path, tied: bool) -> None:
     torch.manual_seed(0)
-    arguments = {"example_inputs": torch.randint(700, (3, 5)), "axes": {"ids": BATCH_FIRST}, "formats": ("onnx",)}
+    arguments = {"example_inputs": torch.randint(1100, (3, 5)), "axes": {"ids": BATCH_FIRST}, "formats": ("onnx",)}
     export(Tied(tied), path=tmp_path / "b", **arguments)
-    rest = 4 * (2 * 4 * 32 * 32 + 8 * 32 + 700)
-    table = 4 * 700 * 32
+    rest = 4 * (2 * 4 * 32 * 32 + 8 * 32 + 1100)
+    table = 4 * 1100 * 32
     assert 0 < (tmp_path / "b/model.onnx").stat().st_size - rest - (1 if tied else 2) * table < 6000
 
 
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_a_tied_weight_has_scales_of_its_own_in_each_layer(tmp_path: Path, precision: str) -> None:
     torch.manual_seed(0)
-    arguments = {"example_inputs": torch.randint(700, (3, 5)), "axes": {"ids": BATCH_FIRST}, "precision": precision}
+    arguments = {"example_inputs": torch.randint(1100, (3, 5)), "axes": {"ids": BATCH_FIRST}, "precision": precision}
     bundle = export(Tied(), path=tmp_path / "b", **arguments)
     assert bundle.quantized is not None
     assert bundle.quantized.layers == ("Embedding embedding", "LSTM lstm", "Linear out")
     assert bundle.quantized.others == ()
+    lstm, table = 2 * 4 * 32 * 32, 1100 * 32
+    weights = lstm + 2 * table if precision == "int8" else 2 * (lstm + table)
+    rest = 4 * (8 * 32 + 1100) + (2 * 4 * 4 * 32 + 5 * 1100 if precision == "int8" else 0)
+    assert 0 < (tmp_path / "b/model.onnx").stat().st_size - weights - rest < 6000
+
+
+class Swapped(nn.Module):
+    """A model that gives the weight of its embedding with its axes swapped, after a product with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.lstm = nn.Embedding(700, 32), nn.LSTM(32, 32, batch_first=True)
+
+    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        swapped = self.embedding.weight.t()
+        return self.lstm(self.embedding(ids))[0] @ swapped, swapped * 1
+
+
+def test_a_tied_weight_that_is_an_output_too(tmp_path: Path, eager64: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    model = Swapped()
+    export(model, torch.randint(700, (3, 5)), tmp_path / "b", axes={"ids": BATCH_FIRST}, formats=("onnx",))
+    ids = torch.randint(700, (2, 9))
+    for got, want in zip(rnn_runtime.load(tmp_path / "b").run(ids.numpy()).values(), eager64(model, ids), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-6)
+
+
+class Looped(nn.Module):
+    """A loop whose step has a product with the weight of an embedding around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.inner = nn.Embedding(700, 32), nn.Linear(32, 32)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(ids)
+        h, outputs = x.new_zeros(len(ids), 32), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(
+                self.inner(x[:, t]) + h / 2 + torch.tanh(h @ self.embedding.weight.t()) @ self.embedding.weight / 700
+            )
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+def test_a_tied_weight_in_a_step_stays_a_constant(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    arguments = {"example_inputs": torch.randint(700, (3, 5)), "axes": {"ids": BATCH_FIRST}, "formats": ("onnx",)}
+    export(Looped(), path=tmp_path / "b", target="openvino", **arguments)  # refuses what is computed around a Scan
+    assert "Scan" in _nodes(tmp_path / "b/model.onnx")
 
 
 class Twice(nn.Module):

@@ -180,7 +180,8 @@ def to_onnx(
         model, onnx_shape_inference=False, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize
     )
     optimizer.remove_unused_nodes(model)
-    DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # the one by hashes fails on transposed arrays
+    with quiet():  # it says which it leaves alone
+        DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # the one by hashes fails on transposed arrays
     tidy.tie_embeddings(model.graph)
     tidy.join_transpositions(model.graph)
     for k, node in enumerate(node for node in model.graph if node.op_type == "Scan"):

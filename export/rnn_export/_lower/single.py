@@ -112,13 +112,13 @@ def _inline(graph: ir.Graph, scan: ir.Node, prefix: str) -> None:
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     """All values that a graph itself makes, those of graphs inside it among them."""
     yield from graph.inputs
-    yield from graph.initializers.values()
+    yield from list(graph.initializers.values())  # a new name is a new key
     for node in graph.all_nodes():
         yield from node.outputs
         for attribute in node.attributes.values():
             for inner in [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []:
                 yield from inner.inputs
-                yield from inner.initializers.values()
+                yield from list(inner.initializers.values())
 
 
 def _refer(model: onnx.ModelProto, source: Path) -> None:

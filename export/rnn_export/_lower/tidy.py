@@ -35,7 +35,9 @@ def tie_embeddings(graph: ir.Graph) -> None:
             other = value.const_value
             if value is table or other is None or other.dtype != weight.dtype or tuple(other.shape) != swapped.shape:
                 continue
-            if np.array_equal(other.numpy(), swapped):
+            # OpenVINO takes no values from around the body of a Scan, but for constants.
+            inner = any(use.node.graph is not graph for use in value.uses())
+            if not inner and not value.is_graph_output() and np.array_equal(other.numpy(), swapped):
                 node = ir.node("Transpose", [table], {"perm": [1, 0]})
                 graph.insert_before(graph[0], node)
                 ir.convenience.replace_all_uses_with(value, node.outputs[0])

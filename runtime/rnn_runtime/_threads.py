@@ -8,9 +8,9 @@ from pathlib import Path
 LARGE = 4 << 20  # bytes of weights
 MOST = 4
 
-# benchmarks/threads.py, one LSTM layer on two cores, threads that sleep between runs: with two threads a single step
-# takes 1.4 times as long at hidden 256 (2 MB of weights), as long at 512 (8 MB), 0.8 times at 1024; at batch 16 and 50
-# steps 0.8, 0.6 and 0.55 times.
+# benchmarks/threads.py, one LSTM layer on two cores of a virtual machine, threads that sleep between runs. Two take 0.9
+# to 1.6 times as long at hidden 256 (2 MB of weights) and less. At 512 and 1024 (8 and 34 MB) a batch of sequences takes
+# 0.5 to 0.7 times, and batch 1 or a single step 1.0 to 1.2 times: a core that sleeps is long to wake.
 
 
 def choose(weights: int, cgroup: Path = Path("/sys/fs/cgroup")) -> int:

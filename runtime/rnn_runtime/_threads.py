@@ -9,8 +9,8 @@ LARGE = 4 << 20  # bytes of weights
 MOST = 4
 
 # benchmarks/threads.py, one LSTM layer on two cores of a virtual machine, threads that sleep between runs. Two take 0.9
-# to 1.6 times as long at hidden 256 (2 MB of weights) and less. At 512 and 1024 (8 and 34 MB) a batch of sequences takes
-# 0.5 to 0.7 times, and batch 1 or a single step 1.0 to 1.2 times: a core that sleeps is long to wake.
+# to 1.6 times as long at hidden 256 (2 MB of weights) and less. At 512 and 1024 (8 and 34 MB) a batch of sequences
+# takes 0.5 to 0.7 times, and batch 1 or a single step 1.0 to 1.2 times: a core that sleeps is long to wake.
 
 
 def choose(weights: int, cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ._errors import BundleError
+from ._held import Held, hold
 from ._paths import inside
 from ._signature import Signature
 
@@ -93,19 +93,22 @@ class Bundle:
         Raises:
             BundleError: the file is not listed, is missing or cannot be read, or is not the one that was sealed.
         """
-        spec, path = self._find(name)
+        with hold(self.find(name)) as held:
+            return self.read_held(name, held)
+
+    def read_held(self, name: str, held: Held) -> bytes:
+        """The same of a listed file that is open already."""
+        spec, size = self.files[name], held.before.st_size
         try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                data = file.read(spec.size) if size == spec.size else b""
+            data = held.file.read(spec.size) if size == spec.size else b""
         except OSError as error:
-            _unreadable(path, error)
+            _unreadable(held.path, error)
         self._compare(name, spec, size, _sha256(data).hexdigest())
         return data
 
     def verify(self, name: str) -> None:
         """Check a listed file as `read` does, without holding it in memory. Raises BundleError."""
-        spec, path = self._find(name)
+        path = self.find(name)
         digest, size = _sha256(), 0
         try:
             with path.open("rb") as file:
@@ -114,7 +117,7 @@ class Bundle:
                     size += len(chunk)
         except OSError as error:
             _unreadable(path, error)
-        self._compare(name, spec, size, digest.hexdigest())
+        self._compare(name, self.files[name], size, digest.hexdigest())
 
     def verify_files(self) -> None:
         """Check every file that the manifest lists. Raises BundleError, at the first that differs."""
@@ -128,14 +131,15 @@ class Bundle:
         except BundleError:
             return True
 
-    def _find(self, name: str) -> tuple[FileSpec, Path]:
+    def find(self, name: str) -> Path:
+        """Where a listed file lies. Raises BundleError where it is not listed, or missing."""
         if name not in self.files:
             listed = ", ".join(self.files) or "none"
             raise BundleError(f"{self.path} has no file {name!r}; its manifest lists {listed}: export the model again")
         path = inside(self.path, name)
         if not path.is_file():
             raise BundleError(f"{self.path / name} is missing; the manifest lists it: {_AGAIN}")
-        return self.files[name], path
+        return path
 
     def _compare(self, name: str, spec: FileSpec, size: int, sha256: str) -> None:
         path = self.path / name

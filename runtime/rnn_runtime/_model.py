@@ -17,6 +17,7 @@ from . import _external, _feeds, _fork, _guards, _options, _session, _steps, _va
 from ._bundle import GOLDEN, ONNX, Bundle
 from ._device import Device, onnxruntime
 from ._errors import BundleError, Error, InputError, MismatchError
+from ._held import hold
 from ._options import Options
 from ._plan import Buffers, buffers
 from ._result import Result
@@ -71,20 +72,24 @@ def load(
         if states is not None:
             raise InputError(f"{where} is a bundle, which tells its own states: leave `states` out")
         bundle = Bundle.open(where)
-        model = bundle.read(ONNX)
-        external = _external.check(model, where)
-        for name in external:
-            bundle.verify(name)  # refuses a file that the manifest does not list
-        size = _size(model, where, external)
-        session = _session.create(model, target, threads, where, size, spin=spin)
-        signature = bundle.signature
+        file = bundle.find(ONNX)
     else:
-        bundle = None
-        model = _read(where)
-        external = _external.check(model, where.parent)
-        size = _size(model, where.parent, external)
-        session = _session.create(model, target, threads, where.parent, size, spin=spin)
-        signature = _session.signature(session, states)
+        bundle, file = None, where
+        if not file.is_file():
+            raise BundleError(f"there is no {file}; expected a bundle folder or an .onnx file: check the path")
+    folder = file.parent
+    with hold(file) as held:
+        data = bundle.read_held(ONNX, held) if bundle is not None else held.file.read()
+        external = _external.check(data, folder)
+        if bundle is not None:
+            for name in external:
+                bundle.verify(name)  # refuses a file that the manifest does not list
+        size = len(data) + sum((folder / name).stat().st_size for name in external)
+        source = held.source(data, external)
+        del data  # where its name will do
+        session = _session.create(source, target, threads, folder, size, spin=spin)
+        held.require_unchanged()
+    signature = bundle.signature if bundle is not None else _session.signature(session, states)
     _session.agree(session, signature)
     left, options = _options.read(signature, constants, context, nan)
     # ONNX Runtime captures and replays CUDA graphs for one thread at a time.
@@ -97,19 +102,6 @@ def load(
     return Model(
         left, str(target), where, session, bundle, target, options, made, _feeds.Forms(left), _steps=steps, _gate=gate
     )
-
-
-def _size(model: bytes, folder: Path, external: list[str]) -> int:
-    return len(model) + sum((folder / name).stat().st_size for name in external)
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise BundleError(f"there is no {path}; expected a bundle folder or an .onnx file: check the path")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
 
 
 def _failed(error: Exception) -> Error:

@@ -1,4 +1,4 @@
-"""ONNX Runtime's session: made from bytes, and held against a signature."""
+"""ONNX Runtime's session: made from a model, and held against a signature."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _FATAL = 4  # log severity: every lesser failure comes as an exception, and need
 _TYPE_NAMES = {"float": "float32", "double": "float64"}
 
 
-def create(model: bytes, device: Device, threads: int | None, folder: Path, weights: int, *, spin: bool = False) -> Any:
-    """An onnxruntime.InferenceSession over the bytes of an ONNX model, whose external data lies in `folder`.
+def create(
+    model: str | bytes, device: Device, threads: int | None, folder: Path, weights: int, *, spin: bool = False
+) -> Any:
+    """An onnxruntime.InferenceSession over an ONNX model, a path or bytes, whose external data lies in `folder`.
 
     `weights` is how many bytes it has in all; by it `threads` is chosen where it is None. With `spin` they are awake
     for a while after a run.
@@ -54,11 +56,12 @@ def create(model: bytes, device: Device, threads: int | None, folder: Path, weig
     except Exception as error:  # its errors have no base class but Exception
         if device.kind == "cuda" and re.search("cuda|cudnn|cublas", str(error), re.IGNORECASE):
             raise DeviceError(f'device "{device}" cannot be had: {library_problem() or error}') from None
-        raise BundleError(f"ONNX Runtime cannot load the model ({error}): export the model again") from None
+        text = str(error).replace(model, "the file") if isinstance(model, str) else str(error)
+        raise BundleError(f"ONNX Runtime cannot load the model ({text}): export the model again") from None
     if device.kind == "cuda" and CUDA not in session.get_providers():
         reason = library_problem() or f"ONNX Runtime fell back to {', '.join(session.get_providers())}"
         raise DeviceError(f'device "{device}" cannot be had: {reason}; run rnn-export doctor, or use device="cpu"')
-    # It keeps the model's bytes to make itself again on other providers, which nobody asks for: the weights twice.
+    # It keeps a model's bytes to make itself again on other providers, which nobody asks for: the weights twice.
     session._model_bytes = None
     return session
 

@@ -1,3 +1,5 @@
+import os
+import sys
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnn_runtime import BundleError, Error, InputError, MismatchError, Model, Signature, StateSpec, TensorSpec, load
+from rnn_runtime import (
+    BundleError,
+    Error,
+    InputError,
+    MismatchError,
+    Model,
+    Signature,
+    StateSpec,
+    TensorSpec,
+    _session,
+    load,
+)
 from rnn_runtime._golden import Case, pack
 
 SHAPES = [(1, 1), (1, 7), (13, 1), (5, 2), (64, 7)]
@@ -50,6 +63,58 @@ def test_a_loaded_model_does_not_hold_the_bytes_of_its_file(files: Path, tmp_pat
         tracemalloc.stop()
     assert len(model.run(np.zeros((2, 1, 4), np.float32))) == 2
     assert held < size // 4 < size < peak
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_loaded_is_what_was_checked(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    path, other = tmp_path / "model.onnx", tmp_path / "other.onnx"
+    path.write_bytes((files / "rnn.onnx").read_bytes())
+    other.write_bytes((files / "echo.onnx").read_bytes())
+    real, sources = _session.create, []
+
+    def create(model: str | bytes, *arguments: Any, **options: Any) -> Any:
+        sources.append(type(model))
+        other.replace(path)  # as an export over a bundle does
+        return real(model, *arguments, **options)
+
+    monkeypatch.setattr(_session, "create", create)
+    if not named:
+        monkeypatch.setattr("rnn_runtime._held.os.path.exists", lambda path: False)  # macOS, Windows, no /proc
+    model = load(path)
+    assert [spec.name for spec in model.signature.inputs] == ["x", "h_0"]
+    assert sources == [str if named and sys.platform == "linux" else bytes]
+    monkeypatch.undo()
+    assert [spec.name for spec in load(path).signature.inputs] != ["x", "h_0"]
+
+
+@pytest.mark.parametrize("change", [b"longer", b""])
+def test_a_file_that_is_written_to_while_it_is_loaded(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bytes
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes((files / "rnn.onnx").read_bytes())
+    os.utime(path, ns=(0, 0))
+    real = _session.create
+
+    def create(*arguments: Any, **options: Any) -> Any:
+        session = real(*arguments, **options)
+        path.write_bytes(path.read_bytes() + change)
+        return session
+
+    monkeypatch.setattr(_session, "create", create)
+    with pytest.raises(BundleError, match=r"model\.onnx changed while it was loaded: load it again when it is whole"):
+        load(path)
+    monkeypatch.undo()
+    assert len(load(files / "rnn.onnx").run(np.zeros((2, 1, 4), np.float32))) == 2
+
+
+def test_a_file_that_onnxruntime_refuses_is_named_by_the_user_alone(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a")  # an IR version and no graph
+    with pytest.raises(BundleError, match="ONNX Runtime cannot load the model") as caught:
+        load(tmp_path / "model.onnx")
+    assert "/proc" not in str(caught.value)
 
 
 def test_a_split_sequence_carries_on_where_it_ended(rnn: Model, make_numbers: Callable) -> None:

@@ -27,7 +27,11 @@ MOST = 100
 
 
 def compare(
-    cases: Sequence[Case], backends: Iterable[Backend], tolerance: float | None = None, precision: str = ""
+    cases: Sequence[Case],
+    backends: Iterable[Backend],
+    tolerance: float | None = None,
+    precision: str = "",
+    slack: float = 0.0,
 ) -> Report:
     """All outputs of all backends on all cases; the eager model's own error is the first backend's.
 
@@ -36,6 +40,7 @@ def compare(
         backends: what is compared with it.
         tolerance: the largest absolute error, times the largest value where that is above 1; by dtype if None.
         precision: of the graph, as the table of tolerances has it.
+        slack: decibels less than the table's that will do.
     """
     # The eager model's own error is for comparison: it cannot fail against itself.
     rows = [replace(row, passed=True) for case in cases for row in held("eager", case, case.eager, tolerance)]
@@ -49,13 +54,15 @@ def compare(
                 first = (str(error).strip().splitlines() or [""])[0]
                 found += [_failed(backend.name, case, name, f"{type(error).__name__}: {first}") for name in case.want]
             else:
-                found += held(backend.name, case, got, tolerance, precision)
+                found += held(backend.name, case, got, tolerance, precision, slack)
                 pairs.append((case, got))
-        rows += _together(found, pairs, precision) if tolerance is None else found
+        rows += _together(found, pairs, precision, slack) if tolerance is None else found
     return Report(tuple(rows))
 
 
-def _together(rows: list[Row], pairs: list[tuple[Case, Mapping[str, np.ndarray]]], precision: str) -> list[Row]:
+def _together(
+    rows: list[Row], pairs: list[tuple[Case, Mapping[str, np.ndarray]]], precision: str, slack: float
+) -> list[Row]:
     """The rows of a backend, an output of low precision judged over all cases: one step alone decides too little."""
     judged = []
     for row in rows:
@@ -63,7 +70,7 @@ def _together(rows: list[Row], pairs: list[tuple[Case, Mapping[str, np.ndarray]]
         if line.error is None and row.statistics is not None and np.isfinite(row.error):
             found = together([(got[row.output], case.want[row.output]) for case, got in pairs])
             if found is not None:
-                passed, note = _decided(found, line)
+                passed, note = _decided(found, line, slack)
                 row = replace(row, passed=passed, note=note)
         judged.append(row)
     return judged
@@ -110,7 +117,12 @@ def _allowed(case: Case, name: str, tolerance: float | None) -> tuple[float, Dif
 
 
 def held(
-    backend: str, case: Case, got: Mapping[str, np.ndarray], tolerance: float | None, precision: str = ""
+    backend: str,
+    case: Case,
+    got: Mapping[str, np.ndarray],
+    tolerance: float | None,
+    precision: str = "",
+    slack: float = 0.0,
 ) -> list[Row]:
     """What a backend makes of a case, held against the yardstick: a row for each output."""
     rows = []
@@ -129,7 +141,7 @@ def held(
         passed, note = found.passed or (bool(np.isfinite(found.error)) and found.error <= bound), found.note
         line = table(eager.dtype.name, backend, precision)
         if tolerance is None and line.error is None and more is not None and np.isfinite(found.error):
-            passed, note = _decided(more, line)
+            passed, note = _decided(more, line, slack)
         rows.append(
             Row(
                 backend=backend,
@@ -147,11 +159,12 @@ def held(
     return rows
 
 
-def _decided(found: Statistics, line: Tolerance) -> tuple[bool, str]:
+def _decided(found: Statistics, line: Tolerance, slack: float) -> tuple[bool, str]:
     """Whether an output of low precision is as good as it can be, and what is wrong where not."""
-    if decides(found, line):
+    if decides(found, line, slack):
         return True, ""
-    return False, f"SNR {found.snr:.1f} dB, {line.snr} wanted; the largest element agrees in {found.agreement:.0%}"
+    least = (line.snr or 0.0) - slack
+    return False, f"SNR {found.snr:.1f} dB, {least} wanted; the largest element agrees in {found.agreement:.0%}"
 
 
 def _failed(backend: str, case: Case, output: str, note: str) -> Row:

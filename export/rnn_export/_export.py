@@ -195,7 +195,7 @@ def export(
                 step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
                 if step is not None:
                     report = require(compare(every, _backends.found(folder, step), tolerance, precision), "the export")
-                allowed = measured_tolerance(report, allowed)
+                allowed = measured_tolerance(report, every, allowed)
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)
             report = replace(report, warnings=warnings(eager, lacks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import statistics
 import time
@@ -128,19 +129,28 @@ def check_precision(precision: str, formats: Sequence[str] | None, target: str |
         )
     if formats is None:
         return ("onnx",) if precision in REWRITES else ("onnx", "torchscript")
-    if precision in REWRITES and list(formats) != ["onnx"]:
+    if precision in REWRITES and (isinstance(formats, str) or list(formats) != ["onnx"]):
         raise InputError(
-            f"precision={precision!r} is for ONNX, and formats is {list(formats)}: give ['onnx'], or leave it out"
+            f"precision={precision!r} is for ONNX, and formats is {formats!r}: give ['onnx'], or leave it out"
         )
     return formats
 
 
-def measured_tolerance(report: Report, least: Mapping[str, float]) -> dict[str, float]:
-    """For each output what a bundle's own check allows: twice the error that was seen, and `least` at least."""
+def measured_tolerance(report: Report, cases: Sequence[Case], least: Mapping[str, float]) -> dict[str, float]:
+    """For each output what a bundle's own check allows: twice the error that was seen, and `least` at least.
+
+    Args:
+        report: of the cases on one backend or more, in their order.
+        cases: with the values that an error is a part of where they are above 1.
+        least: for each output.
+    """
+    found = dict(least)
+    wants = itertools.cycle([(name, want) for case in cases for name, want in case.want.items()])
     rows = [row for row in report.rows if row.backend != "eager"]
-    return {
-        name: max(allowed, *(2 * row.error for row in rows if row.output == name)) for name, allowed in least.items()
-    }
+    for row, (name, want) in zip(rows, wants, strict=False):
+        scale = max(1.0, float(np.abs(want[np.isfinite(want)]).max(initial=0.0)))
+        found[name] = max(found[name], 2 * row.error / scale)
+    return found
 
 
 def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float | None) -> tuple[Quantized, Report]:
@@ -167,7 +177,10 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
             "such form: leave `lowering` out"
         )
     if not layers:
-        raise ExportError(f"precision={precision!r}, but the graph has no layer with float32 weights: leave it out")
+        raise ExportError(
+            f"precision={precision!r}, but the graph has no layer with float32 weights: leave it out, or export "
+            "model.float() if it is float64"
+        )
     kept = [name for name, layer in layers.items() if not layer.largest <= rewrite.largest]
     if len(kept) == len(layers):
         raise ExportError(

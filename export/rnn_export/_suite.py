@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from rnn_runtime import Check, InputError, Report, Row
 from rnn_runtime._bundle import Bundle
 from rnn_runtime._properties import ALONE, EFFORTS, Draw, Effort, OutOfDomain, Property, broken, examine, reads_padding
-from rnn_runtime._tolerances import precision
+from rnn_runtime._tolerances import SLACK, precision
 from rnn_runtime._verify import Progress, hardware
 
 from . import _backends
@@ -72,7 +72,7 @@ class Suite:
         self._tell("a grid of sizes", 0, 1)
         cases = self._cases() if self.only is None else []
         before = time.monotonic()
-        report = compare(cases, backends, self.tolerance, self._precision) if cases else Report(())
+        report = compare(cases, backends, self.tolerance, self._precision, SLACK) if cases else Report(())
         pairs = [(prop, backend) for prop in properties for backend in backends if self._asked(prop, backend)]
         effort = self._effort(len(pairs))
         estimate = _estimate(time.monotonic() - before, len(cases), len(pairs), effort)

@@ -88,6 +88,10 @@ TABLE = (
 """The first that fits counts: more special ones come first."""
 
 
+SLACK = 3.0
+"""Decibels, twice the noise: what an export of low precision kept at its sizes may be so much less at others."""
+
+
 DECISIONS = 50
 """Of fewer, one near tie that noise decides would be too large a share."""
 
@@ -107,11 +111,13 @@ def decides(found: Statistics, line: Tolerance, slack: float = 0.0) -> bool:
     Args:
         found: how it differs.
         line: what is asked of it.
-        slack: decibels less than that which will do.
+        slack: decibels less than that which will do; of the decisions as many more may differ as the noise is larger.
     """
     if line.snr is not None and not found.snr >= line.snr - slack:
         return False
-    return line.agreement is None or found.decisions < DECISIONS or found.agreement >= line.agreement
+    if line.agreement is None or found.decisions < DECISIONS:
+        return True
+    return 1 - found.agreement <= (1 - line.agreement) * 10 ** (slack / 20) + 1e-12
 
 
 def precision(operators: Mapping[str, int]) -> str:

@@ -12,6 +12,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
+from torch import nn
+
+import rnn_runtime
+from rnn_export import export
 
 _spec = importlib.util.spec_from_file_location("broken_bundles", Path(__file__).parent / "broken.py")
 broken = importlib.util.module_from_spec(_spec)
@@ -137,11 +142,56 @@ def test_and_what_was_found_is_told_whatever_becomes_of_the_file(bundles, tmp_pa
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
     words = ["rnn-export", "verify", str(bundles["gru"].path), "--quick", option, str(tmp_path / "r")]
+    monkeypatch.setattr(Path, "write_text", full)
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit) as end:
         main()
     said = capsys.readouterr()
     assert end.value.code == 2 and "No space left" in said.err
     assert "determinism" in said.out
+
+
+class Unpadded(nn.Module):
+    """Three steps make one, so a sequence in pieces has fewer: no stream, and no fault of the bundle's."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gru = nn.Conv1d(4, 6, 3), nn.GRU(6, 8, batch_first=True)
+
+    def forward(self, x, h):
+        return self.gru(self.conv(x.transpose(1, 2)).transpose(1, 2), h)
+
+
+def test_a_model_whose_pieces_are_shorter_is_not_asked_to_be_one_from_them(tmp_path):
+    torch.manual_seed(0)
+    axes = {"x": {0: "batch", 1: "sequence"}, "h": {1: "batch"}}
+    export(Unpadded(), (torch.randn(3, 9, 4), torch.zeros(1, 3, 8)), tmp_path / "b", axes=axes, formats=["onnx"])
+    lacking = json.loads((tmp_path / "b/manifest.json").read_text())["verified"]["lacking"]
+    assert lacking["split"].startswith(
+        "eager PyTorch itself does not have it: output shape (2, 3, 8), expected (2, 5, 8)"
+    )
+    done = run(tmp_path / "b", "--quick")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_a_bundle_of_large_results_knows_another_models_graph(tmp_path, precision):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru, self.out = nn.GRU(16, 24), nn.Linear(24, 5)
+
+        def forward(self, x):
+            return self.out(self.gru(x)[0]) * 1000
+
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        options = {"axes": {"x": {0: "sequence", 1: "batch"}}, "precision": precision}
+        bundle = export(Scaled(), torch.randn(5, 3, 16), tmp_path / str(seed), **options)
+    assert max(json.loads((bundle.path / "manifest.json").read_text())["tolerance"].values()) < 0.2
+    rnn_runtime.load(bundle).check()
+    (bundle.path / "model.onnx").write_bytes((tmp_path / "0/model.onnx").read_bytes())
+    broken.reseal(bundle.path)
+    with pytest.raises(rnn_runtime.MismatchError):
+        rnn_runtime.load(bundle).check()

@@ -108,7 +108,7 @@ def test_b2_the_states_axes_follow_the_inputs(tmp_path):
 @pytest.mark.parametrize(
     ("axes", "text"),
     [
-        ({"x": {1: "batch"}, "hx": {1: "batch"}}, r"'hx', but the inputs are \['x', 'h0'\]: use those names"),
+        ({"hx": {1: "batch"}, "x": {1: "batch"}}, r"'hx', but the inputs are \['x', 'h0'\]: use those names"),
         ({"x": {1: "batch"}, "h_0": {1: "batch"}}, r"'h_0' \(did you mean 'h0'\?\), but the inputs are \['x', 'h0'\]"),
         ({"x": {1: "batch"}, "y": {1: "batch"}, "z": {0: "batch"}}, r"'y', 'z', but the inputs are \['x', 'h0'\]"),
     ],

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rnn_runtime._statistics import DECADES, statistics
-from rnn_runtime._tolerances import DECISIONS, TABLE, Tolerance, decides, precision, tolerance
+from rnn_runtime._tolerances import DECISIONS, SLACK, TABLE, Tolerance, decides, precision, tolerance
 
 
 def test_each_number_is_what_it_says() -> None:
@@ -93,3 +94,27 @@ def test_low_precision_is_judged_by_noise_and_by_enough_decisions() -> None:
     assert deciding(DECISIONS, DECISIONS // 10)
     assert not deciding(DECISIONS, DECISIONS // 10 + 1)
     assert deciding(DECISIONS - 1, DECISIONS - 1)  # too few to say
+
+
+@pytest.mark.parametrize(
+    ("snr", "agreement", "strictly", "with_slack"),
+    [
+        (30.0, 0.9, True, True),
+        (29.99, 0.9, False, True),
+        (27.0, 0.9, False, True),
+        (26.99, 1.0, False, False),
+        (40.0, 0.899, False, True),
+        (40.0, 0.859, False, True),  # of a tenth that may differ 1.41 times as many
+        (40.0, 0.858, False, False),
+    ],
+)
+def test_what_low_precision_may_lose_at_other_sizes(
+    snr: float, agreement: float, strictly: bool, with_slack: bool
+) -> None:
+    same = statistics(np.ones((60, 2)), np.ones((60, 2)), 0.0)
+    assert same is not None
+    found = replace(same, snr=snr, agreement=agreement)
+    line = tolerance("float32", "onnxruntime-cpu", "int8")
+    assert decides(found, line) == strictly
+    assert decides(found, line, SLACK) == with_slack
+    assert decides(replace(found, decisions=DECISIONS - 1), line) == (snr >= 30)

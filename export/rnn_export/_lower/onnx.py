@@ -55,7 +55,7 @@ def chosen(layer: Layer, lowering: str, *, split_directions: bool = False) -> st
     reason = "has a projection (proj_size)" if layer.proj_size else "is float64" if layer.dtype == "float64" else None
     if lowering == "fused" and reason:
         raise ExportError(
-            f"lowering='fused', but the {layer.operator} {layer.name!r} {reason}, and ONNX Runtime has no operator for "
+            f"lowering='fused', but {_said(layer)} {reason}, and ONNX Runtime has no operator for "
             "that: leave `lowering` out"
         )
     # Over packed sequences the Scan's mask costs more than its products save, except in batches.
@@ -78,9 +78,14 @@ def scans(captured: Captured, lowering: str, *, split_directions: bool = False) 
     ]
 
 
+def _said(layer: Layer) -> str:
+    """A layer in a sentence; one that is the model itself has no name."""
+    return f"the {layer.operator} {layer.name!r}" if layer.name else f"the {layer.operator}"
+
+
 def _require_fixed(layer: Layer) -> None:
     """Raises ExportError where a layer cannot be written as a fixed number of steps."""
-    what = f"lowering='decomposed', but the {layer.operator} {layer.name!r}"
+    what = f"lowering='decomposed', but {_said(layer)}"
     if layer.operator == "Scan":
         raise ExportError(
             f"{what} runs over {layer.axis!r} as a Scan. A call of rnn_export.scan stays one: leave `lowering` out. A "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rnn_runtime import Row
 from rnn_runtime._properties import OutOfDomain, Part, Subject
 from rnn_runtime._report import Difference
+from rnn_runtime._tolerances import SLACK
 
 from .._capture.module import REFUSED
 from .._compare import held
@@ -77,7 +78,7 @@ class Held(Subject):
     def rows(self, inputs: Mapping[str, NDArray[Any]]) -> list[Row]:
         """Each output held against the yardstick. Raises OutOfDomain."""
         case = self.case(inputs)
-        return held(self.backend, case, dict(self.attempt(inputs)), self.given, self.precision)
+        return held(self.backend, case, dict(self.attempt(inputs)), self.given, self.precision, SLACK)
 
 
 def part(row: Row) -> Part:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rnn_runtime._properties import OutOfDomain, Part, Subject, Trial
 from rnn_runtime._report import Series
+from rnn_runtime._tolerances import SLACK
 
 from .._compare import held
 from ._held import Held, part
@@ -73,7 +74,7 @@ class Drift:
                             spec.axes.index(subject.sequence),
                         )
                     )
-        return [part(row) for row in held(subject.backend, case, dict(got), subject.given, subject.precision)]
+        return [part(row) for row in held(subject.backend, case, dict(got), subject.given, subject.precision, SLACK)]
 
     def _trial(self, subject: Subject, steps: int) -> Trial:
         sizes = dict.fromkeys(subject.signature.axis_names, 1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .._report import Difference, compare
 from .._signature import Signature
 from .._statistics import statistics
-from .._tolerances import decides, tolerance
+from .._tolerances import SLACK, decides, tolerance
 from ._draw import Arrays, Draw
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -116,7 +116,7 @@ class Subject:
         more = statistics(got, want, found.bound) if line.error is None and math.isfinite(found.error) else None
         if more is None:
             return found
-        passed = decides(more, line, slack=3.0)  # decibels: twice the noise
+        passed = decides(more, line, SLACK)
         return replace(found, bound=max(found.bound, found.error) if passed else found.bound, passed=passed)
 
     def sizes(self, trial: Trial) -> dict[str, int]:

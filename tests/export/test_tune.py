@@ -157,7 +157,7 @@ def test_where_there_is_one_way_no_model_is_needed(tmp_path: Path) -> None:
     found = tune(tmp_path / "b")
     assert (found.candidates, found.lowering) == ((), "auto")
     assert found.refused == {
-        "fused": "lowering='fused', but the GRU '' is float64, and ONNX Runtime has no operator for that"
+        "fused": "lowering='fused', but the GRU is float64, and ONNX Runtime has no operator for that"
     }
     assert Bundle.open(tmp_path / "b").manifest["tuned"]["lowering"] == "auto"
 

@@ -426,7 +426,7 @@ def test_d3_one_static_frame_with_its_state_for_a_chip(tmp_path):
 @pytest.mark.parametrize(
     ("model", "sizes", "text"),
     [
-        (nn.GRU(6, 4), None, r"the GRU '' runs over 'sequence'.*sizes=\{'sequence': 16\} \(--size sequence=16\)"),
+        (nn.GRU(6, 4), None, r"the GRU runs over 'sequence'.*sizes=\{'sequence': 16\} \(--size sequence=16\)"),
         (Names(), {"sequence": 7}, "the LSTM 'lstm' runs over a packed sequence.*leave `lowering` out"),
     ],
     ids=["dynamic", "packed"],

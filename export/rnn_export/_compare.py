@@ -102,14 +102,14 @@ def bundle_tolerance(golden: Sequence[Case], tolerance: float | None) -> dict[st
     found: dict[str, float] = {}
     for case in golden:
         for name, want in case.want.items():
-            allowed, own = _allowed(case, name, tolerance)
+            allowed, own = own_error(case, name, tolerance)
             scale = own.bound / allowed if allowed else 1.0
             floor = min(EAGER_FACTOR * own.error / scale, MOST * allowed) if tolerance is None else 0.0
             found[name] = max(found.get(name, 0.0), allowed, floor if want.dtype.kind == "f" else 0.0)
     return found
 
 
-def _allowed(case: Case, name: str, tolerance: float | None) -> tuple[float, Difference]:
+def own_error(case: Case, name: str, tolerance: float | None) -> tuple[float, Difference]:
     """The tolerance of an output, and how far eager PyTorch in the model's own precision is off."""
     eager, want = case.eager[name], case.want[name]
     allowed = tolerance if tolerance is not None else table(eager.dtype.name).error or 0.0
@@ -128,7 +128,7 @@ def held(
     rows = []
     for name, want in case.want.items():
         eager = case.eager[name]
-        allowed, own = _allowed(case, name, tolerance)
+        allowed, own = own_error(case, name, tolerance)
         if got[name].dtype != eager.dtype:
             rows.append(
                 _failed(backend, case, name, f"dtype {got[name].dtype} where eager PyTorch gives {eager.dtype}")

@@ -287,6 +287,36 @@ def test_low_precision_is_held_to_its_noise_and_to_what_is_decided(tmp_path):
     assert not all(row.passed for row in bad)
 
 
+class Growing(nn.Module):
+    """A recurrence that amplifies what it is given: over a thousand steps eager PyTorch's own float32 is far off."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(10, 4)
+
+    def forward(self, input):
+        h, outputs = input.new_zeros(input.shape[1], 4), []
+        for x in input:
+            h = h + torch.tanh(self.linear(torch.cat([x, h], 1)))
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
+def test_errors_that_eager_pytorch_lets_grow_are_no_drift(tmp_path):
+    torch.manual_seed(39)
+    model = Growing()
+    with torch.no_grad():
+        model.linear.weight *= 2
+        model.linear.bias *= 2
+    bundle = export(
+        model, torch.randn(5, 3, 6), tmp_path / "b", axes={"input": {0: "sequence", 1: "batch"}}, formats=["onnx"]
+    )
+    report = verify(model, bundle, level="quick")
+    assert report.passed, str(report)
+    (drift,) = (check for check in report.checks if check.property == "drift")
+    assert "eager PyTorch's own error grows to" in drift.note
+
+
 def test_the_command_that_a_failure_shows_makes_it_again(bundles, tmp_path):
     def edit(graph):
         (node,) = broken.nodes(graph, "GRU")

@@ -14,10 +14,13 @@ from rnn_runtime._properties import OutOfDomain, Part, Subject, Trial
 from rnn_runtime._report import Series
 from rnn_runtime._tolerances import SLACK
 
-from .._compare import held
+from .._compare import held, own_error
 from ._held import Held, part
 
 STRETCHES = 100
+GROWN = 10.0
+"""Times what is allowed: where eager PyTorch in the model's own precision is so far off, so is any order of sums."""
+
 SECONDS = 20.0
 """A yardstick that needs longer for the whole sequence is too slow to be asked."""
 
@@ -62,6 +65,12 @@ class Drift:
         assert isinstance(subject, Held)
         inputs = subject.inputs(trial)
         case = subject.case(inputs)
+        for name in case.want:
+            _, own = own_error(case, name, subject.given)
+            if own.error > GROWN * own.bound:
+                raise OutOfDomain(
+                    f"eager PyTorch's own error grows to {own.error:.2g} in {name}: the model amplifies it"
+                )
         got = subject.attempt(inputs)
         if trial[str(subject.sequence)] == self._steps:
             for spec in subject.signature.outputs:

@@ -402,10 +402,10 @@ def test_packed_sequences_equal_eager_with_the_longest_below_the_padding(tmp_pat
 class Loop(nn.Module):
     def __init__(self):
         super().__init__()
-        self.cell, self.lstm = nn.GRUCell(5, 4), nn.LSTM(4, 3, batch_first=True)
+        self.cell, self.lstm = nn.GRUCell(5, 8), nn.LSTM(8, 6, batch_first=True)
 
     def forward(self, x):
-        h = x.new_zeros(x.shape[0], 4)
+        h = x.new_zeros(x.shape[0], 8)
         steps = []
         for t in range(x.shape[1]):
             h = self.cell(x[:, t], h) if t % 2 else -h
@@ -422,7 +422,7 @@ class Iterates(nn.Module):
         return self.inner(x)
 
     def run(self, x):
-        h = x.new_zeros(x.shape[0], 4)
+        h = x.new_zeros(x.shape[0], 8)
         for k, x_t in enumerate(x.transpose(0, 1)):
             h = self.cell(x_t, h) if k % 2 else -h
         return self.lstm(h.unsqueeze(1))[0]

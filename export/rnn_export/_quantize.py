@@ -148,6 +148,7 @@ def measured_tolerance(report: Report, cases: Sequence[Case], least: Mapping[str
     wants = itertools.cycle([(name, want) for case in cases for name, want in case.want.items()])
     rows = [row for row in report.rows if row.backend != "eager"]
     for row, (name, want) in zip(rows, wants, strict=False):
+        assert row.output == name
         scale = max(1.0, float(np.abs(want[np.isfinite(want)]).max(initial=0.0)))
         found[name] = max(found[name], 2 * row.error / scale)
     return found

@@ -1,6 +1,7 @@
-"""A model's file, held open from its check to its load, so that ONNX Runtime reads what was checked.
+"""A model's file, held open from its check to its load, so that ONNX Runtime reads the file that was checked.
 
-It reads a file in half the time and memory that it takes for bytes, of which it makes copies.
+It reads a file in half the time and memory that it takes for bytes, of which it makes copies. A write in between is
+told by the file's size and time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ class Held:
     file: BinaryIO
     before: os.stat_result
 
+    def read(self, size: int = -1) -> bytes:
+        """The rest of the file, or so many bytes of it. Raises BundleError where it cannot be read."""
+        try:
+            return self.file.read(size)
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+
     def source(self, data: bytes, external: list[str]) -> str | bytes:
         """What a session is made of: a name of the open file, or its bytes.
 
@@ -30,7 +38,7 @@ class Held:
         the model has `external` files, which are looked for beside it.
         """
         name = f"/proc/self/fd/{self.file.fileno()}"
-        return data if external or not os.path.exists(name) else name
+        return data if external or not os.access(name, os.R_OK) else name
 
     def require_unchanged(self) -> None:
         """Raises BundleError where the file was written to since it was opened."""
@@ -45,8 +53,12 @@ def hold(path: Path) -> Iterator[Held]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}): check its permissions, or copy it or export the model again"
-        ) from None
+        raise _unreadable(path, error) from None
     with file:
         yield Held(path, file, os.fstat(file.fileno()))
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"{path} cannot be read ({error.strerror}): check its permissions, or copy it or export the model again"
+    )

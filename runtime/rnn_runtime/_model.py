@@ -77,9 +77,9 @@ def load(
         bundle, file = None, where
         if not file.is_file():
             raise BundleError(f"there is no {file}; expected a bundle folder or an .onnx file: check the path")
-    folder = file.parent
+    folder = where if bundle is not None else where.parent
     with hold(file) as held:
-        data = bundle.read_held(ONNX, held) if bundle is not None else held.file.read()
+        data = bundle.read_held(ONNX, held) if bundle is not None else held.read()
         external = _external.check(data, folder)
         if bundle is not None:
             for name in external:
@@ -87,8 +87,11 @@ def load(
         size = len(data) + sum((folder / name).stat().st_size for name in external)
         source = held.source(data, external)
         del data  # where its name will do
-        session = _session.create(source, target, threads, folder, size, spin=spin)
-        held.require_unchanged()
+        try:
+            session = _session.create(source, target, threads, folder, size, spin=spin)
+        finally:
+            if isinstance(source, str):
+                held.require_unchanged()  # which also explains a file that ONNX Runtime found damaged
     signature = bundle.signature if bundle is not None else _session.signature(session, states)
     _session.agree(session, signature)
     left, options = _options.read(signature, constants, context, nan)

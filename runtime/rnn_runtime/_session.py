@@ -54,15 +54,15 @@ def create(
         # With its fallback on, onnxruntime prints a banner and goes on with the CPU.
         session = ort.InferenceSession(model, options, providers=device.providers, enable_fallback=0)
     except Exception as error:  # its errors have no base class but Exception
-        if device.kind == "cuda" and re.search("cuda|cudnn|cublas", str(error), re.IGNORECASE):
-            raise DeviceError(f'device "{device}" cannot be had: {library_problem() or error}') from None
         text = str(error).replace(model, "the file") if isinstance(model, str) else str(error)
+        if device.kind == "cuda" and re.search("cuda|cudnn|cublas", text, re.IGNORECASE):
+            raise DeviceError(f'device "{device}" cannot be had: {library_problem() or text}') from None
         raise BundleError(f"ONNX Runtime cannot load the model ({text}): export the model again") from None
     if device.kind == "cuda" and CUDA not in session.get_providers():
         reason = library_problem() or f"ONNX Runtime fell back to {', '.join(session.get_providers())}"
         raise DeviceError(f'device "{device}" cannot be had: {reason}; run rnn-export doctor, or use device="cpu"')
     # It keeps a model's bytes to make itself again on other providers, which nobody asks for: the weights twice.
-    session._model_bytes = None
+    session._model_bytes = session._model_path = None
     return session
 
 

@@ -89,7 +89,7 @@ TABLE = (
 
 
 SLACK = 3.0
-"""Decibels, twice the noise: what an export of low precision kept at its sizes may be so much less at others."""
+"""Decibels, twice the noise's power: by so much what an export of low precision kept may be less at other sizes."""
 
 
 DECISIONS = 50

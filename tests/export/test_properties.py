@@ -317,6 +317,13 @@ def test_errors_that_eager_pytorch_lets_grow_are_no_drift(tmp_path):
     assert "eager PyTorch's own error grows to" in drift.note
 
 
+def test_drift_is_held_to_the_tolerance_that_is_given(bundles):
+    model = rnn_models.get("gru").model()
+    report = verify(model, bundles["gru"], level="quick", only="drift", tolerance=1e-9)
+    verdicts = {check.backend: check.verdict for check in report.checks if check.property == "drift"}
+    assert verdicts["onnxruntime-cpu"] == "failed"
+
+
 def test_the_command_that_a_failure_shows_makes_it_again(bundles, tmp_path):
     def edit(graph):
         (node,) = broken.nodes(graph, "GRU")

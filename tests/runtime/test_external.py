@@ -109,6 +109,22 @@ def test_a_bundle_with_external_data_runs_and_its_weights_are_verified(
         load(folder)
 
 
+def test_a_link_in_a_bundle_does_not_move_where_its_weights_are_looked_for(
+    tmp_path: Path, rnn_signature: object, reseal: Callable, expected: Callable, make_numbers: Callable
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(FILES / "external", folder)
+    reseal(folder, signature=rnn_signature)
+    (folder / "sub").mkdir()
+    (folder / "model.onnx").rename(folder / "sub" / "model.onnx")
+    (folder / "model.onnx").symlink_to("sub/model.onnx")
+    (folder / "sub" / "weights.bin").write_bytes(
+        bytes(len((folder / "weights.bin").read_bytes()))
+    )  # not the sealed ones
+    x = make_numbers(5, 2, 4)
+    np.testing.assert_allclose(load(folder).run(x)["output"], expected(x)[0], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "location", ["../weights8", "/etc/weight", "..\\weights8", "C:weights88", "a/../../b/c", "*/_ORT_MEM_"]
 )

@@ -81,7 +81,7 @@ def test_what_is_loaded_is_what_was_checked(
 
     monkeypatch.setattr(_session, "create", create)
     if not named:
-        monkeypatch.setattr("rnn_runtime._held.os.path.exists", lambda path: False)  # macOS, Windows, no /proc
+        monkeypatch.setattr("rnn_runtime._held.os.access", lambda *_: False)  # macOS, Windows, no /proc
     model = load(path)
     assert [spec.name for spec in model.signature.inputs] == ["x", "h_0"]
     assert sources == [str if named and sys.platform == "linux" else bytes]
@@ -89,9 +89,11 @@ def test_what_is_loaded_is_what_was_checked(
     assert [spec.name for spec in load(path).signature.inputs] != ["x", "h_0"]
 
 
-@pytest.mark.parametrize("change", [b"longer", b""])
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its bytes are read once")
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("change", [b"longer", b"", None])
 def test_a_file_that_is_written_to_while_it_is_loaded(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bytes
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bytes | None, before: bool
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes((files / "rnn.onnx").read_bytes())
@@ -99,15 +101,21 @@ def test_a_file_that_is_written_to_while_it_is_loaded(
     real = _session.create
 
     def create(*arguments: Any, **options: Any) -> Any:
-        session = real(*arguments, **options)
-        path.write_bytes(path.read_bytes() + change)
-        return session
+        session = None if before else real(*arguments, **options)
+        path.write_bytes(b"" if change is None else path.read_bytes() + change)
+        return session or real(*arguments, **options)
 
     monkeypatch.setattr(_session, "create", create)
     with pytest.raises(BundleError, match=r"model\.onnx changed while it was loaded: load it again when it is whole"):
         load(path)
     monkeypatch.undo()
     assert len(load(files / "rnn.onnx").run(np.zeros((2, 1, 4), np.float32))) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and cannot be read")
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(BundleError, match=r"mem cannot be read \(Input/output error\): check its permissions"):
+        load("/proc/self/mem")
 
 
 def test_a_file_that_onnxruntime_refuses_is_named_by_the_user_alone(tmp_path: Path) -> None:

@@ -100,6 +100,17 @@ def test_the_command_has_eager_beside_them_and_draws(tmp_path, monkeypatch, caps
     assert [row["backend"] for row in json.loads(printed)["timings"]] == ["onnxruntime"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_table_names_another_precision_than_the_models(tmp_path, monkeypatch, capsys, precision):
+    monkeypatch.chdir(tmp_path)
+    for words in (f"export gru -o gru --format onnx --precision {precision}", "bench gru --rounds 1 --seconds 0.01"):
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["rnn-export", *words.split()])
+        main()
+    title = capsys.readouterr().out.splitlines()[0]
+    assert title.endswith("1 thread" if precision == "fp32" else "1 thread, int8")
+
+
 LOOP = """
 import torch
 from torch import nn

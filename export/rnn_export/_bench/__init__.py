@@ -60,7 +60,7 @@ class Bench:
         memory: bytes of its process at the most.
         size: bytes of its file; 0 for eager PyTorch.
         threads: how many each had.
-        about: the hardware and versions.
+        about: the bundle, the hardware, versions, and the precision where it is not the model's own.
     """
 
     timings: tuple[Timing, ...]
@@ -98,6 +98,8 @@ class Bench:
             for name in self.load
         ]
         title = f"{self.about['hardware']}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        if "precision" in self.about:
+            title += f", {self.about['precision']}"
         return "\n\n".join([title, aligned([head, *lines]), aligned(files)])
 
     def plot(self, path: Path) -> None:
@@ -178,6 +180,8 @@ def bench(
         load = {name: worker.load for name, worker in workers.items()}
     size = {name: sealed.files[BACKENDS[name]].size if name in BACKENDS else 0 for name in names}
     about = {"bundle": str(sealed.path), "hardware": hardware(), "versions": versions()}
+    if "precision" in sealed.manifest:
+        about["precision"] = sealed.manifest["precision"]
     return Bench(tuple(timings), load, memory, size, threads, about)
 
 

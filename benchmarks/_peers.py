@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from _rounds import session
+from _rounds import SPINNING, seconds, session
 
 Call = Callable[..., list]
 
@@ -146,8 +146,6 @@ def _torch(model, case, threads: int) -> Call:
 def products(library: str, case, threads: int) -> Callable[[], float]:
     """Seconds that the matrix products of a layer take alone in a library: one with the input for all steps, and one
     with the state for each."""
-    from _rounds import SPINNING, seconds
-
     gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[case.cell] * case.hidden
     make = MATMULS[library]
     whole, step = (make(rows, case.hidden, gates, threads) for rows in (case.sequence * case.batch, case.batch))

@@ -181,20 +181,19 @@ def export(
 
             # What is for other runtimes, or for CUDA, has one graph.
             stepped = graph.exists() and target is None and (rewrite is None or rewrite.stepped)
-            allowed = bundle_tolerance(golden, tolerance)
-            quantized = None
-            if rewrite is None:
-                step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
-                report = require(compare(every, _backends.found(folder, step), tolerance), "the export")
-            else:
+            quantized = report = None
+            if rewrite is not None:
                 require(compare(every, _backends.found(folder), tolerance), "the export")
                 quantized, report = quantize(graph, every, precision, tolerance)
                 operators = count_operators(graph)
                 if target is not None:
                     _targets.require(target, graph)
-                step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
-                if step is not None:
-                    report = require(compare(every, _backends.found(folder, step), tolerance, precision), "the export")
+            step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
+            if report is None or step is not None:
+                held = compare(every, _backends.found(folder, step), tolerance, precision if rewrite else "")
+                report = require(held, "the export")
+            allowed = bundle_tolerance(golden, tolerance)
+            if rewrite is not None:
                 allowed = measured_tolerance(report, every, allowed)
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)

@@ -9,7 +9,7 @@ stays in float32 into the outermost graph alone, where they do not serve the bod
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ._inspect import graphs
 from ._lower import tidy
 
 OPERATORS = ("LSTM", "GRU", "RNN", "MatMul", "Gemm", "Conv", "ConvTranspose", "Gather")
@@ -57,15 +58,6 @@ def _write(model: onnx.ModelProto, target: Path, kept: Collection[str], *, round
     shared = ir.from_proto(copy)
     tidy.tie_embeddings(shared.graph)
     ir.save(shared, target)
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs(attribute.g)
 
 
 def _rewrite(graph: onnx.GraphProto, outer: _Constants, kept: frozenset[str], rounded: bool) -> None:

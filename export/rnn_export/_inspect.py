@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -113,16 +115,16 @@ def count_operators(path: Path) -> dict[str, int]:
     return operators(onnx.load(str(path), load_external_data=False).graph)
 
 
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those inside it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for part in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                yield from graphs(part)
+
+
 def operators(graph: onnx.GraphProto) -> dict[str, int]:
     """How often each operator occurs, subgraphs included, most frequent first."""
-    counts: dict[str, int] = {}
-
-    def count(part: onnx.GraphProto) -> None:
-        for node in part.node:
-            counts[node.op_type] = counts.get(node.op_type, 0) + 1
-            for attribute in node.attribute:
-                for subgraph in [attribute.g, *attribute.graphs]:
-                    count(subgraph)
-
-    count(graph)
+    counts = Counter(node.op_type for part in graphs(graph) for node in part.node)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -18,11 +18,13 @@ from onnx.numpy_helper import from_array, to_array
 
 import rnn_runtime
 from rnn_runtime import InputError, Report
+from rnn_runtime._report import scale
 
 from . import _float16, _int8
 from ._backends.onnxruntime import OnnxRuntime
 from ._compare import compare, together
 from ._errors import ExportError
+from ._inspect import graphs
 from ._reference import Case
 
 Write = Callable[[onnx.ModelProto, Path, Collection[str]], None]
@@ -149,8 +151,7 @@ def measured_tolerance(report: Report, cases: Sequence[Case], least: Mapping[str
     rows = [row for row in report.rows if row.backend != "eager"]
     for row, (name, want) in zip(rows, wants, strict=False):
         assert row.output == name
-        scale = max(1.0, float(np.abs(want[np.isfinite(want)]).max(initial=0.0)))
-        found[name] = max(found[name], 2 * row.error / scale)
+        found[name] = max(found[name], 2 * row.error / scale(want))
     return found
 
 
@@ -244,7 +245,7 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
 def _size(graph: onnx.GraphProto, rewrite: Rewrite, layers: Sequence[_Layer]) -> int:
     """Bytes of a graph's weights once these layers are rewritten."""
     weights = {name: math.prod(tensor.dims) for layer in layers for name, tensor in layer.weights.items()}
-    before = sum(to_array(tensor).nbytes for part in _float16.graphs(graph) for tensor in part.initializer)
+    before = sum(to_array(tensor).nbytes for part in graphs(graph) for tensor in part.initializer)
     return int(before - (4 - rewrite.itemsize) * sum(weights.values()))
 
 

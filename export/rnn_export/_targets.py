@@ -15,6 +15,7 @@ import onnx
 from rnn_runtime import InputError
 
 from ._errors import ExportError
+from ._inspect import graphs
 
 RECURRENT = ("RNN", "LSTM", "GRU", "DynamicQuantizeLSTM")
 
@@ -124,7 +125,7 @@ def _problems(target: Target, model: onnx.ModelProto) -> Iterator[str]:
         yield "it computes in float64: export model.float()"
     constants = {tensor.name for tensor in model.graph.initializer}
     dynamic = any(dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim)
-    for node in _nodes(model.graph):
+    for node in (node for part in graphs(model.graph) for node in part.node):
         what = f"the {node.op_type} {node.name!r}"
         if node.domain and not target.contrib:
             yield f"{node.op_type} is one of ONNX Runtime's own operators: leave precision='int8' out"
@@ -139,15 +140,6 @@ def _problems(target: Target, model: onnx.ModelProto) -> Iterator[str]:
             )
         if node.op_type == "ReverseSequence" and not target.reverse and dynamic:
             yield f"{what} has dynamic sizes: fix them all, as in sizes={{'batch': 1, 'sequence': 16}}"
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of subgraphs too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for part in [attribute.g, *attribute.graphs]:
-                yield from _nodes(part)
 
 
 def _outer(node: onnx.NodeProto, constants: set[str]) -> bool:

@@ -105,15 +105,11 @@ class Bundle:
 
     def verify(self, name: str) -> None:
         """Check a listed file as `read` does, without holding it in memory. Raises BundleError."""
-        path = self.find(name)
         digest, size = _sha256(), 0
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-        except OSError as error:
-            _unreadable(path, error)
+        with hold(self.find(name)) as held:
+            while chunk := held.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
         self._compare(name, self.files[name], size, digest.hexdigest())
 
     def verify_files(self) -> None:
@@ -156,11 +152,8 @@ def _read_manifest(folder: Path) -> bytes:
     path = inside(folder, MANIFEST)
     if not path.is_file():
         raise BundleError(f"{folder} has no {MANIFEST}; expected a bundle that rnn-export wrote: check the path")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MANIFEST_LIMIT + 1)
-    except OSError as error:
-        _unreadable(path, error)
+    with hold(path) as held:
+        data = held.read(MANIFEST_LIMIT + 1)
     if len(data) > MANIFEST_LIMIT:
         _damaged(folder, f"it is larger than {MANIFEST_LIMIT} bytes")
     return data
@@ -220,7 +213,3 @@ def _no_constant(text: str) -> NoReturn:
 
 def _damaged(folder: Path, what: str) -> NoReturn:
     raise BundleError(f"{folder / MANIFEST} is damaged: {what}; expected a manifest that rnn-export wrote: {_AGAIN}")
-
-
-def _unreadable(path: Path, error: OSError) -> NoReturn:
-    raise BundleError(f"{path} cannot be read ({error.strerror}): check its permissions, or {_AGAIN}") from None

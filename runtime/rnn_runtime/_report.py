@@ -72,7 +72,7 @@ def _compare_floats(a: NDArray[np.float64], b: NDArray[np.float64], tolerance: f
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and differences beyond float64
         error = np.where(same, 0.0, np.abs(a - b))
         error[nan_differs] = math.inf
-        bound = float(tolerance * max(1.0, np.abs(b[np.isfinite(b)]).max(initial=0.0)))
+        bound = tolerance * scale(b)
     largest = float(error.max(initial=0.0))
     note = ""
     if nan_differs.any():
@@ -81,6 +81,11 @@ def _compare_floats(a: NDArray[np.float64], b: NDArray[np.float64], tolerance: f
         note = "an infinity differs"
     where = _largest(error) if largest > 0 else None
     return Difference(largest, bound, where, math.isfinite(largest) and largest <= bound, note)
+
+
+def scale(want: NDArray[Any]) -> float:
+    """What a tolerance is a share of: the largest finite value, or 1 where that is less."""
+    return float(max(1.0, np.abs(want[np.isfinite(want)]).max(initial=0.0)))
 
 
 def _largest(error: NDArray[Any]) -> tuple[int, ...]:

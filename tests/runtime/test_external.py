@@ -87,12 +87,17 @@ def test_a_bare_model_with_external_data_runs_from_any_folder(
     np.testing.assert_allclose(result["output"], expected(x)[0], atol=1e-6)
 
 
+@pytest.fixture
+def folder(tmp_path: Path, rnn_signature: object, reseal: Callable) -> Path:
+    """A bundle with external data."""
+    shutil.copytree(FILES / "external", tmp_path / "bundle")
+    reseal(tmp_path / "bundle", signature=rnn_signature)
+    return tmp_path / "bundle"
+
+
 def test_a_bundle_with_external_data_runs_and_its_weights_are_verified(
-    tmp_path: Path, rnn_signature: object, reseal: Callable, expected: Callable, make_numbers: Callable
+    folder: Path, tmp_path: Path, rnn_signature: object, reseal: Callable, expected: Callable, make_numbers: Callable
 ) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(FILES / "external", folder)
-    reseal(folder, signature=rnn_signature)
     x = make_numbers(5, 2, 4)
     np.testing.assert_allclose(load(folder).run(x)["output"], expected(x)[0], atol=1e-6)
 
@@ -110,11 +115,8 @@ def test_a_bundle_with_external_data_runs_and_its_weights_are_verified(
 
 
 def test_a_link_in_a_bundle_does_not_move_where_its_weights_are_looked_for(
-    tmp_path: Path, rnn_signature: object, reseal: Callable, expected: Callable, make_numbers: Callable
+    folder: Path, expected: Callable, make_numbers: Callable
 ) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(FILES / "external", folder)
-    reseal(folder, signature=rnn_signature)
     (folder / "sub").mkdir()
     (folder / "model.onnx").rename(folder / "sub" / "model.onnx")
     (folder / "model.onnx").symlink_to("sub/model.onnx")

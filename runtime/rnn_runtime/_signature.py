@@ -84,6 +84,27 @@ class IdsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """The sizes of an axis that a model is exported for; the runtime refuses others.
+
+    Attributes:
+        axis: its name.
+        min: the least size, 1 or more.
+        max: the largest size; None where there is none.
+        reason: the line of code that the limit comes from, "" where the user declared it.
+    """
+
+    axis: str
+    min: int = 1
+    max: int | None = None
+    reason: str = ""
+
+    def allows(self, size: int) -> bool:
+        """Whether `size` lies within."""
+        return self.min <= size and (self.max is None or size <= self.max)
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """The contract of a model: every graph input and output in order, and what they mean.
 
@@ -94,6 +115,7 @@ class Signature:
         lengths: the input that holds sequence lengths, if there is one.
         more_lengths: data inputs that hold lengths too, or along an axis of fixed size; their values are checked.
         ids: inputs that hold ids; their values are checked.
+        limits: the least and largest size of each axis that has a limit.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -102,6 +124,7 @@ class Signature:
     lengths: LengthsSpec | None = None
     more_lengths: tuple[LengthsSpec, ...] = ()
     ids: tuple[IdsSpec, ...] = ()
+    limits: tuple[LimitSpec, ...] = ()
 
     def input(self, name: str) -> TensorSpec:
         """The graph input of this name (KeyError if there is none)."""

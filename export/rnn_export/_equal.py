@@ -1,0 +1,42 @@
+"""The one equality of tensors: what the capture, the roll and the proof of a stream mean by "the same"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnn_runtime._report import compare
+
+EXACT = 0.0
+FLOAT64 = 1e-9
+"""What two ways to compute a thing in float64 may differ by, times the largest finite value where that is above 1."""
+
+
+def equal(got: Tensor, want: Tensor, tolerance: float = EXACT) -> bool:
+    """Whether `got` is `want`: shape, dtype, the places of NaN and of either infinity, and every number.
+
+    Args:
+        got: what was computed.
+        want: what it is held against.
+        tolerance: the largest absolute difference of floats, times the largest finite |want| where that is above 1.
+    """
+    return got.dtype == want.dtype and compare(_plain(got), _plain(want), tolerance).passed
+
+
+def all_equal(got: Sequence[Tensor], want: Sequence[Tensor], tolerance: float = EXACT) -> bool:
+    """Whether two rows of tensors are as long and equal, each to each."""
+    return len(got) == len(want) and all(equal(a, b, tolerance) for a, b in zip(got, want, strict=True))
+
+
+def _plain(tensor: Tensor) -> np.ndarray:
+    """The values as an array of a dtype that NumPy has."""
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if tensor.dtype is torch.bfloat16:
+        tensor = tensor.float()
+    array: np.ndarray = tensor.numpy()
+    return array

@@ -174,7 +174,7 @@ def export(
             if target is not None:
                 _targets.require(target, graph)
             operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
-            cases, refused = reference.cases(captured.with_forks(grid(captured.sizes, captured.sequences)))
+            cases, refused = reference.cases(captured.with_tried(grid(captured.sizes, captured.sequences)))
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]

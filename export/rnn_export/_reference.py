@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -44,13 +44,7 @@ class Reference:
         self._flat = flat
         self.wide = wide_copy(flat)
         self.states = {state.input for state in signature.states}
-        self._samplers = [sampler]
-        if sampler.lengths:
-            # Models that pack with enforce_sorted=True, or add packed to padded data, refuse other lengths.
-            self._samplers += [
-                replace(sampler, sorted_lengths=True),
-                replace(sampler, sorted_lengths=True, full_lengths=True),
-            ]
+        self._samplers = sampler.ways()
 
     def case(self, sizes: Mapping[str, int], seed: int) -> Case | None:
         """A case of these sizes; None where the eager model itself takes no input of these sizes."""

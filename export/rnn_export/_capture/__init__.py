@@ -21,20 +21,20 @@ from .._roll.lift import lift as lift_loops
 from . import bare, graph
 from .decide import Decision, Sample, decide
 from .describe import describe
-from .forks import forks
 from .graph import Layer
 from .lengths import settle
 from .module import copied
 from .prepare import Prepared, State, prepare
 from .sample import Sampler
 from .scan_leaf import replace_scans
+from .settle import settle_sizes
 from .tidy import tidy
-from .trace import FixedAxes, at_other_sizes, trace
+from .trace import FixedAxes, at_other_sizes, guards, trace
 
 __all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "fix", "prepare", "sequences", "traced"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Captured(Prepared):
     """What the other rooms need to know of a model.
 
@@ -66,9 +66,19 @@ class Captured(Prepared):
         """The axes that recurrent layers run over."""
         return sequences(self.signature, [layer.axis for layer in self.layers])
 
-    def with_forks(self, shapes: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
-        """`shapes`, the traced sizes last, and before these some at which the model compares sizes otherwise."""
-        return [*shapes[:-1], *forks(self.program, self.names, self.axes, shapes), shapes[-1]]
+    def with_tried(self, shapes: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
+        """`shapes`, the traced sizes last, and before these those at which something was tried or that limits end at.
+
+        Of sizes outside of the limits there are none.
+        """
+        known = {tuple(shape.values()) for shape in shapes}
+        tried = [sizes for sizes in self.tried if tuple(sizes.values()) not in known]
+        inside = [sizes for sizes in (*shapes[:-1], *tried) if self.within(sizes)]
+        return [*inside, shapes[-1]]
+
+    def within(self, sizes: Mapping[str, int]) -> bool:
+        """Whether sizes lie within the limits."""
+        return all(limit.allows(sizes[axis]) for axis, limit in self.limits.items() if axis in sizes)
 
 
 def sequences(signature: Signature, over: Iterable[str]) -> set[str]:
@@ -116,7 +126,19 @@ def capture(
     specs, sampler = settle(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
     if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
         program, signature, _, layers = described(trace(prepared, rolled, whole=True))
-    signature = replace(signature, lengths=specs[0] if specs else None, more_lengths=tuple(specs[1:]))
+    prepared = settle_sizes(
+        prepared,
+        program.module(check_guards=False),
+        [draws.draw for draws in sampler.ways()],
+        loops=rolled is not None,
+        guards=guards(prepared, program),
+    )
+    signature = replace(
+        signature,
+        lengths=specs[0] if specs else None,
+        more_lengths=tuple(specs[1:]),
+        limits=tuple(prepared.limits.values()),
+    )
     return Captured(
         **vars(prepared),
         program=program,

@@ -9,8 +9,9 @@ import builtins
 import math
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def _scripted(x: Any) -> bool:
     return isinstance(x, Tensor) and x.dim() == 0 and torch._C._get_tracing_state() is not None
 
 
-def _len(x: Any) -> Any:
+def length(x: Any) -> Any:
+    """`len`, of a tensor as a size."""
     if isinstance(x, Rows):
         return x.tensor.shape[0]
     return x.shape[0] if isinstance(x, Tensor) and x.dim() else builtins.len(x)
@@ -130,28 +132,33 @@ def _mathematics() -> types.SimpleNamespace:
 
 
 _PLACED: dict[str, Any] = {
-    **{"len": _len, "int": _int, "float": _float, "round": _round},
+    **{"len": length, "int": _int, "float": _float, "round": _round},
     **{"max": _extreme("max"), "min": _extreme("min")},
 }
 _MATH = _mathematics()
 
 
 @contextmanager
-def symbolic(model: nn.Module) -> Iterator[None]:
+def symbolic(model: nn.Module, more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     """While this lasts, the modules that a model's code stands in see these functions in the place of Python's.
 
     A name that a module defines itself is left to it.
+
+    Args:
+        model: the model.
+        more: further functions by their names, which come before these.
     """
+    own = {**_PLACED, **more}
     packages = {type(module).__module__.partition(".")[0] for module in model.modules()} - _OWN
     spaces = [
         vars(module)
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] in packages and isinstance(getattr(module, "__file__", None), str)
     ]
-    placed = [(space, name) for space in spaces for name in _PLACED if name not in space]
+    placed = [(space, name) for space in spaces for name in own if name not in space]
     with_math = [(space, name) for space in spaces for name, value in list(space.items()) if value is math]
     for space, name in placed:
-        space[name] = _PLACED[name]
+        space[name] = own[name]
     for space, name in with_math:
         space[name] = _MATH
     try:

@@ -6,7 +6,7 @@ import linecache
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +88,9 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
     methods = {name: getattr(torch.SymInt, name) for name in ("__index__", "__int__")}
 
     def stop(size: int, frame: FrameType, expression: Any) -> None:
-        place = _place(size, frame, names) if expression.free_symbols else None
-        if place is not None:
-            watched.raised.append(Fixed(place, expression))
+        found = place(frame, names, size) if expression.free_symbols else None
+        if found is not None:
+            watched.raised.append(Fixed(found, expression))
             raise watched.raised[-1]
 
     def note(name: str) -> Any:
@@ -122,8 +122,8 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
 
     def compare(condition: torch.SymBool) -> bool:
         frame = sys._getframe(1)
-        if not frame.f_code.co_filename.startswith(OURS) and (place := _place(0, frame, names)) is not None:
-            watched.compared.append(place)
+        if not frame.f_code.co_filename.startswith(OURS) and (found := place(frame, names)) is not None:
+            watched.compared.append(found)
         return truth(condition)
 
     # Tracing tells that an axis was fixed, and not where: the size itself has to tell.
@@ -146,7 +146,8 @@ def _has_sizes(args: tuple[Any, ...], kwargs: Any) -> bool:
     return isinstance(given, list | tuple)
 
 
-def _place(size: int, frame: FrameType | None, names: dict[int, str]) -> Place | None:
+def place(frame: FrameType | None, names: Mapping[int, str], size: int = 0) -> Place | None:
+    """The line of the user's that runs, of which the modules' names are `names` by id; None where there is none."""
     while frame is not None and frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     if frame is None:
@@ -156,7 +157,7 @@ def _place(size: int, frame: FrameType | None, names: dict[int, str]) -> Place |
     return Place(size, file, line, code, _module(frame, names))
 
 
-def _module(frame: FrameType | None, names: dict[int, str]) -> str:
+def _module(frame: FrameType | None, names: Mapping[int, str]) -> str:
     """The innermost module whose method runs."""
     while frame is not None:
         owner = frame.f_locals.get("self")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rnn_runtime import InputError
+from rnn_runtime._signature import LimitSpec
 
 from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
 from . import bare, kept, lift, tree
 from .follow import follow
+from .ledger import Assumption
 from .module import REFUSED, Flat, KeepsStateError, copied, flat_model, require_stateless, same
 from .sample import Sampler
 
@@ -36,6 +38,9 @@ class Prepared:
         output_paths: the way to each result in what the model returns; kept and lifted states last.
         unlifted: why no layer's state was lifted, where that was asked for; a loop's still may be.
         fixed: the sizes of axes that are dynamic in the model and not in the files.
+        limits: axis -> its least and largest size, where it has a limit.
+        assumptions: what was taken for granted, and how each was settled.
+        tried: sizes at which the model was held against what stands for it.
     """
 
     flat: Flat
@@ -47,6 +52,9 @@ class Prepared:
     output_paths: list[tree.Path]
     unlifted: ExportError | None
     fixed: Mapping[str, int]
+    limits: Mapping[str, LimitSpec] = field(default_factory=dict)
+    assumptions: tuple[Assumption, ...] = ()
+    tried: tuple[Mapping[str, int], ...] = ()
 
 
 def prepare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,14 @@ class Sampler:
             lengths=tuple(lengths) or ((signature.lengths,) if signature.lengths else ()),
             normal=frozenset(state.input for state in signature.states),
         )
+
+    def ways(self) -> list[Sampler]:
+        """This one and, where there are lengths, those that draw what every model takes.
+
+        Models that pack with enforce_sorted=True, or add packed to padded data, refuse other lengths.
+        """
+        more = [replace(self, sorted_lengths=True), replace(self, sorted_lengths=True, full_lengths=True)]
+        return [self, *(more if self.lengths else [])]
 
     def draw(self, sizes: Mapping[str, int], seed: int) -> list[Tensor]:
         """Inputs in order. The same sizes and seed give the same values."""

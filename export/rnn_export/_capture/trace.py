@@ -24,6 +24,7 @@ from .mode import Capture
 from .module import REFUSED, copied, twin
 from .prepare import Prepared
 from .sample import Sampler
+from .survey import Record, Survey
 from .values import way_out
 
 Size = int | Callable[[Mapping[str, Any]], Any]
@@ -78,7 +79,6 @@ def trace(prepared: Prepared, rolled: nn.Module | None = None, *, whole: bool = 
         ExportError: the model cannot be traced, or what it does depends on the traced sizes.
     """
     program = _trace_once(prepared, prepared.traced, rolled, whole=whole)
-    _require_no_limit(prepared, program)
     larger = _larger(prepared)
     again = _trace_once(prepared, _drawn(prepared, larger), rolled, whole=whole)
     for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
@@ -120,22 +120,20 @@ def _drawn(prepared: Prepared, sizes: Mapping[str, int]) -> list[Tensor]:
     return Sampler(prepared.names, prepared.axes, prepared.traced).draw(sizes, seed=0)
 
 
-def _require_no_limit(prepared: Prepared, program: ExportedProgram) -> None:
-    """Refuse a model that does something else from some size on: the trace holds what it does below.
-
-    A model that takes no larger sizes at all is another matter: eager PyTorch says so too.
-    """
-    for name, node in zip(prepared.names, user_inputs(program), strict=True):
-        for dim, axis in prepared.axes[name].items():
-            size = node.meta["val"].shape[dim]
-            limits = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
-            if limits is None or not limits.upper.is_finite or limits.upper >= _LARGE:
-                continue
-            if _takes(prepared, {**prepared.sizes, axis: int(limits.upper) + 1}):
-                raise ExportError(
-                    f"the model treats sizes of {axis!r} above {limits.upper} in another way, and a graph has one: "
-                    "take the decision by size out of the model, or leave the axis out of `axes`"
-                )
+def guards(prepared: Prepared, program: ExportedProgram) -> Survey:
+    """What a trace took for granted of the sizes, in the form of a survey."""
+    values = [(name, node.meta["val"]) for name, node in zip(prepared.names, user_inputs(program), strict=True)]
+    symbols = {
+        axis: tensor.shape[dim].node.expr
+        for name, tensor in values
+        for dim, axis in prepared.axes[name].items()
+        if isinstance(tensor.shape[dim], torch.SymInt) and tensor.shape[dim].node.expr.is_Symbol
+    }
+    environment = next((tensor.fake_mode.shape_env for _, tensor in values), None)
+    if environment is None:
+        return Survey(dict(prepared.sizes))
+    records = [Record(guard.expr, True, "") for guard in environment.guards]
+    return Survey(dict(prepared.sizes), symbols, records)
 
 
 def _takes(prepared: Prepared, sizes: Mapping[str, int]) -> bool:
@@ -146,10 +144,6 @@ def _takes(prepared: Prepared, sizes: Mapping[str, int]) -> bool:
     except REFUSED:
         return False
     return True
-
-
-_LARGE = 2**31
-"""Larger limits come from the number of bits, and not from the model."""
 
 
 def _literals(node: torch.fx.Node) -> tuple[str, str]:

@@ -9,13 +9,15 @@ from torch.export import ExportedProgram
 from torch.fx.traceback import preserve_node_meta
 
 from .._capture.prepare import Prepared
+from .._capture.sample import Sampler
+from .._capture.settle import settle_sizes
 from .._capture.trace import FixedAxes, at_other_sizes, at_sizes, trace_fixed
 from .._errors import ExportError
 from . import loops, outline
 from .emit import emit
 from .lengths import Length
 from .loops import Unalike
-from .prove import require_equal, whole_numbers
+from .prove import require_alike, require_equal, whole_numbers
 from .unrolled import normal_form
 
 __all__ = ["LENGTHS", "Rolled", "Unalike", "roll"]
@@ -70,6 +72,9 @@ def _strides(prepared: Prepared) -> list[int]:
 def _roll(prepared: Prepared, error: FixedAxes, stride: int) -> tuple[Prepared, Rolled]:
     prepared, lengths, points, programs = _unrolled(prepared, error, stride)
     rolled = _rolled(programs, points, lengths, _places(prepared))
+    draw = Sampler(prepared.names, prepared.axes, prepared.traced).draw
+    require_alike(prepared, rolled, lengths)
+    prepared = settle_sizes(prepared, rolled, [draw], loops=True)
     require_equal(prepared, rolled, lengths)
     return _with_steps(prepared, lengths, points[0]), rolled
 

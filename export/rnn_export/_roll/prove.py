@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._capture.module import REFUSED, float64, wide_copy
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
+from .._equal import all_equal
 from .._quiet import quiet
 from .lengths import Length
 from .loops import Unalike
@@ -23,25 +24,46 @@ LONG = 257
 LONGEST = 2050
 LONGEST_NAMED = 512
 """Of the numbers in a model's code, up to this one each is tried by itself: longer loops take long."""
+OTHERS = (0, -1, 3, 14)
+"""How much larger the axes are that no loop goes over, in turn."""
 TOLERANCE = 1e-6
 """Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
 
 
+def require_alike(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> None:
+    """See that the rolled module is the model at two lengths near those that it was made from.
+
+    Raises:
+        Unalike: it is not, so that the loop was not understood.
+    """
+    _require(prepared, rolled, [((n,) * len(lengths), 0) for n in LENGTHS[3:4]], lengths)
+
+
 def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> None:
-    """Run both in float64 at several lengths of the axes that loops go over.
+    """Run both in float64 at several lengths of the axes that loops go over, within the limits.
 
     Among them are the whole numbers in the model's code and attributes, and one beyond them all: a loop that does
     something else at some length, at some step or from there on, or stops there, shows, also where later steps forget.
+    What a model asks of its sizes has been settled before; this finds what it asks of numbers that it counts itself.
 
     Raises:
         Unalike: they differ.
     """
-    model, other = wide_copy(prepared.flat), wide_copy(rolled)
     named = {number for number in whole_numbers(prepared.flat.model) if 0 < number <= LONGEST - 2}
     longest = max([LONG, *(number + 2 for number in named)])
+    _require(prepared, rolled, _trials(named, longest, lengths), lengths)
+
+
+def _require(
+    prepared: Prepared, rolled: nn.Module, trials: Iterable[tuple[tuple[int, ...], int]], lengths: Sequence[Length]
+) -> None:
+    model, other = wide_copy(prepared.flat), wide_copy(rolled)
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
-    for point, rest in _trials(named, longest, lengths):
-        drawn = sampler.draw(_sizes(prepared, lengths, point, rest), seed=point[0])
+    for k, (point, rest) in enumerate(trials):
+        sizes = _sizes(prepared, lengths, point, rest, OTHERS[k % len(OTHERS)])
+        if not all(limit.allows(sizes[axis]) for axis, limit in prepared.limits.items() if axis in sizes):
+            continue
+        drawn = sampler.draw(sizes, seed=point[0])
         inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
             try:
@@ -53,7 +75,7 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
             except REFUSED as error:
                 reason = str(error).strip().splitlines()[0]
                 raise Unalike(f"the loop of {_said(point)} steps is another one than that of few ({reason})") from None
-        if not all(_equal(a, b) for a, b in zip(want, got, strict=True)):
+        if not all_equal(got, want, TOLERANCE):
             raise Unalike(f"the loop of {_said(point)} steps does something else than that of few")
 
 
@@ -90,22 +112,16 @@ def _said(point: tuple[int, ...]) -> str:
     return " and ".join(map(str, point))
 
 
-def _sizes(prepared: Prepared, lengths: Sequence[Length], point: tuple[int, ...], rest: int) -> dict[str, int]:
-    sizes = dict(prepared.sizes)
+def _sizes(
+    prepared: Prepared, lengths: Sequence[Length], point: tuple[int, ...], rest: int, other: int
+) -> dict[str, int]:
+    """Sizes at which loops go over these lengths; the other axes are by `other` larger than in the trace."""
+    over = {length.axis for length in lengths}
+    sizes = {axis: size if axis in over else size + other for axis, size in prepared.sizes.items()}
     for length, steps in zip(lengths, point, strict=True):
         size = length.at(steps)
         sizes[length.axis] = (size if isinstance(size, int) else size(sizes)) + (rest if rest in length.rests else 0)
     return sizes
-
-
-def _equal(want: Tensor, got: Tensor) -> bool:
-    if want.shape != got.shape:
-        return False
-    if not want.is_floating_point():
-        return torch.equal(want, got)
-    finite = want[want.isfinite()]
-    scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
-    return bool(torch.allclose(want, got.to(want.dtype), rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
 def whole_numbers(model: nn.Module) -> set[int]:

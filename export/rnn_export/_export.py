@@ -22,7 +22,7 @@ from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import REWRITES, Quantized, check_precision, measured_tolerance, quantize
 from ._reference import Case, Reference, grid
 from ._seal import check_target, seal, unsealed
-from ._stream import require_streamable
+from ._stream import require_split, require_streamable
 from ._suite import lacking, live, warnings
 from ._versions import require_good_versions
 
@@ -197,6 +197,7 @@ def export(
                 allowed = measured_tolerance(report, every, allowed)
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)
+            require_split(captured, lacks)
             report = replace(report, warnings=warnings(eager, lacks))
             seal(folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step)
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)

@@ -46,6 +46,11 @@ class Reference:
         self.states = {state.input for state in signature.states}
         self._samplers = sampler.ways()
 
+    @property
+    def lifted(self) -> bool:
+        """Whether states of inner layers have been made inputs, for streams."""
+        return bool(self._flat.lifted)
+
     def case(self, sizes: Mapping[str, int], seed: int) -> Case | None:
         """A case of these sizes; None where the eager model itself takes no input of these sizes."""
         for again in range(DRAWS):

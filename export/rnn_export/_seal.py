@@ -134,6 +134,7 @@ def seal(
         "lifted": [slot.input for slot in captured.flat.lifted],
         "kept": [slot.input for one in captured.flat.kept for slot in one.slots],
         "lengths": [asdict(spec) for spec in captured.sampler.lengths],
+        "assumptions": [assumption.to_dict() for assumption in captured.assumptions],
         "decisions": [_decision(decision) for decision in captured.decisions],
         "operators": dict(operators),
         "options": dict(options),

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rnn_runtime import TensorSpec
 
 from ._capture import Captured
 from ._capture.module import REFUSED
+from ._equal import equal
 from ._errors import ExportError
 from ._reference import Reference
 
-STEPS = 12
+STEPS = 257
+"""The least number of steps of a sequence that is cut."""
+LONG = 1031
+"""The least where a run of `STEPS` takes less than `QUICK` seconds."""
+QUICK = 0.2
 SPLITS = (1, 5, 11)
+LARGEST = 2048
+"""Numbers in the program up to this one may be lags and windows, which a sequence has to go beyond."""
+FEW = 8
+"""As many of these numbers are cut at, the largest ones."""
 TOLERANCE = 1e-9
 """Times the largest value where that is above 1: a million times float64's rounding, and far below a wrong edge."""
 
@@ -30,20 +44,24 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
         ExportError: they differ; names the first module whose results do, or the axis that cannot be cut.
     """
     axis = _axis(captured)
-    sizes = {**captured.sizes, axis: STEPS}
-    whole = reference.draw(sizes, seed=0)
-    # The initial states of a stream are zeros.
-    whole = {name: torch.zeros_like(t) if name in reference.states else t for name, t in whole.items()}
     unusable = ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
+    numbers = _numbers(captured)
+    most = captured.limits[axis].max if axis in captured.limits else None
+    steps = min(max([STEPS, *(2 * number + 3 for number in numbers)]), most or LARGEST * 3)
     try:
-        everything, seen = _watched(reference, _piece(captured, whole, axis, 0, STEPS))
+        start = time.perf_counter()
+        whole, everything, seen = _whole(captured, reference, axis, steps)
+        if steps < LONG <= (most or LONG) and time.perf_counter() - start < QUICK:
+            whole, everything, seen = _whole(captured, reference, axis, LONG)
     except REFUSED:
         raise unusable from None
+    steps = int(next(t.shape[spec.axes.index(axis)] for spec, t in _along(captured, whole, axis)))
     tried = 0
-    for split in SPLITS:
+    near = {number + more for number in sorted(numbers)[-FEW:] for more in (0, 1)}
+    for split in sorted({*SPLITS, *near, steps // 2, steps - 1} & set(range(1, steps))):
         try:
             first, seen_first = _watched(reference, _piece(captured, whole, axis, 0, split))
-            rest = _piece(captured, whole, axis, split, STEPS)
+            rest = _piece(captured, whole, axis, split, steps)
             rest |= {state.input: first[state.output] for state in captured.signature.states}
             second, seen_second = _watched(reference, rest)
         except REFUSED:
@@ -52,16 +70,60 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
         for spec in captured.signature.outputs:
             joins = [dim for dim, name in enumerate(spec.axes) if name in (axis, f"max({_lengths(captured)})")]
             parts = torch.cat([first[spec.name], second[spec.name]], joins[0]) if joins else second[spec.name]
-            if not _equal(everything[spec.name], parts):
+            if not equal(parts, everything[spec.name], TOLERANCE):
                 raise ExportError(
                     f"state='lift', but {spec.name!r} is another when the sequence comes in two pieces (cut after "
-                    f"step {split} of {STEPS}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
+                    f"step {split} of {steps}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
                     "enough. Use state='none'"
                 )
     if captured.signature.lengths is not None:
         _require_rows_in_place(captured, reference, axis)
     if not tried:
         raise unusable
+
+
+def require_split(captured: Captured, lacks: Mapping[str, str]) -> None:
+    """Raises ExportError where the model is lifted and a search found that pieces are not the whole after all."""
+    if captured.flat.lifted and "split" in lacks:
+        raise ExportError(f"state='lift', but the model in pieces is not the whole: {lacks['split']}. Use state='none'")
+
+
+def _whole(captured: Captured, reference: Reference, axis: str, steps: int) -> tuple[dict[str, Tensor], Any, Seen]:
+    """Inputs of a sequence of `steps` steps from zero states, and what the eager model makes of it."""
+    drawn = reference.draw({**captured.sizes, axis: steps}, seed=0)
+    whole = {name: torch.zeros_like(t) if name in reference.states else t for name, t in drawn.items()}
+    return whole, *_watched(reference, _piece(captured, whole, axis, 0, steps))
+
+
+def _along(captured: Captured, inputs: dict[str, Tensor], axis: str) -> Iterator[tuple[TensorSpec, Tensor]]:
+    return ((spec, inputs[spec.name]) for spec in captured.signature.inputs if axis in spec.axes)
+
+
+def _numbers(captured: Captured) -> set[int]:
+    """Whole numbers in the captured program and in what the model asked of its sizes, without those of shapes."""
+    found: set[int] = set()
+    for node in captured.program.graph.nodes:
+        if node.op == "call_function" and not str(getattr(node.target, "name", "")).endswith(_SHAPES):
+            plain = tree_leaves((node.args, node.kwargs))
+            found |= {abs(number) for number in plain if isinstance(number, int) and not isinstance(number, bool)}
+    for assumption in captured.assumptions:
+        found |= {int(number) for number in re.findall(r"(?<![\w.])\d{1,5}(?![\w.])", assumption.text)}
+    return {number for number in found if 1 < number <= LARGEST}
+
+
+_SHAPES = (
+    "view",
+    "reshape",
+    "expand",
+    "new_zeros",
+    "new_ones",
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "unflatten",
+    "repeat",
+)
 
 
 def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) -> None:
@@ -72,9 +134,9 @@ def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) 
     lengths = captured.signature.lengths
     assert lengths is not None
     batch = captured.signature.input(lengths.input).axes[0]
-    inputs = reference.draw({**captured.sizes, axis: STEPS, str(batch): 3}, seed=0)
+    inputs = reference.draw({**captured.sizes, axis: _ROWS, str(batch): 3}, seed=0)
     inputs |= {name: torch.zeros_like(inputs[name]) for name in reference.states}
-    inputs[lengths.input] = torch.tensor([3, STEPS, 7]).to(inputs[lengths.input].dtype)
+    inputs[lengths.input] = torch.tensor([3, _ROWS, 7]).to(inputs[lengths.input].dtype)
     try:
         with torch.no_grad():
             together = reference.float64(inputs)
@@ -86,13 +148,17 @@ def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) 
                 own = int(inputs[lengths.input][row])
                 alone = reference.float64(_piece(captured, one, axis, 0, own))
                 for slot in captured.flat.lifted:
-                    if not _equal(together[slot.output].narrow(1, row, 1), alone[slot.output]):
+                    if not equal(together[slot.output].narrow(1, row, 1), alone[slot.output], TOLERANCE):
                         raise ExportError(
                             f"state='lift', but the rows of {slot.output!r} are not in the order of the input's: the "
                             "model orders rows by itself before it packs them. Use enforce_sorted=False instead"
                         )
     except REFUSED:
         return  # it takes sorted lengths alone, and so leaves the rows where they are
+
+
+_ROWS = 12
+"""Steps of a sequence whose rows differ in length."""
 
 
 def _axis(captured: Captured) -> str:
@@ -167,21 +233,12 @@ def _continues(whole: Tensor, first: Tensor, second: Tensor) -> bool:
     """Whether two pieces make the whole along some dimension, or the second ends as the whole does."""
     if whole.dim() != first.dim() or whole.dim() != second.dim():
         return False
-    if whole.shape == second.shape and _equal(whole, second):
+    if whole.shape == second.shape and equal(second, whole, TOLERANCE):
         return True
     for dim in range(whole.dim()):
         others = [i for i in range(whole.dim()) if i != dim]
         if all(whole.shape[i] == first.shape[i] == second.shape[i] for i in others):
             joined = torch.cat([first, second], dim)
-            if joined.shape == whole.shape and _equal(whole, joined):
+            if joined.shape == whole.shape and equal(joined, whole, TOLERANCE):
                 return True
     return False
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape:
-        return False
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    scale = max(1.0, float(a.abs().max())) if a.numel() else 1.0
-    return bool(torch.allclose(a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True))

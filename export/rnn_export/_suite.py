@@ -161,11 +161,15 @@ class Suite:
                     effort,
                     seed=self.seed,
                     command=self.command + ("" if self.level == "default" else f" --{self.level}"),
-                    live=self._live if prop.name in MODELS_OWN else None,
+                    live=self._live if prop.name in MODELS_OWN and not self._promised(prop) else None,
                     only=None if self.trial is None else dict(self.trial),
                 )
             )
         return checks
+
+    def _promised(self, prop: Property) -> bool:
+        """Whether the export promised a property, so that no lack of the model's own excuses a bundle."""
+        return prop.name == "split" and self.reference.lifted
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self.progress is not None:

@@ -7,6 +7,7 @@ answer turns. Where they agree there, the code behind that answer is surveyed in
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -14,19 +15,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rnn_runtime._report import compare, scale
 from rnn_runtime._signature import LimitSpec
 
 from .._equal import all_equal
 from .._errors import ExportError
 from .._quiet import quiet
 from .ledger import Assumption, Kind
-from .module import float64, wide_copy
+from .module import copied, float64, wide_copy
 from .prepare import Prepared
 from .questions import DENSE, LARGEST, Edge, Question, edges, questions
 from .survey import Survey, survey
 
 TOLERANCE = 1e-6
 """Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
+ROUGHEST = 1e-2
+"""The widest tolerance, where the model itself rounds to fewer digits."""
 LONGEST = 20_000
 """The largest size of an axis that is run."""
 LONGEST_LOOP = 5_000
@@ -62,9 +66,23 @@ def settle_sizes(
     Raises:
         ExportError: something is neither true, nor right on its other side, nor a limit; names the line.
     """
-    return _Settling(prepared, Trials(prepared, candidate, draws, loops=loops), loops=loops).run(
-        guards, surveys=guards is None or not loops
-    )
+    trials = Trials(prepared, candidate, draws, loops=loops)
+    surveys = guards is None or not loops
+    settled = _Settling(prepared, trials, loops=loops).run(guards, surveys=surveys)
+    if surveys:
+        _require_all(settled)
+    return settled
+
+
+def _require_all(prepared: Prepared) -> None:
+    """See that what the model asks at the traced sizes is settled: an assumption that got lost ends the export."""
+    known = {assumption.text for assumption in prepared.assumptions}
+    lost = [q for q in questions(survey(prepared, prepared.sizes)) if q.text not in known and (q.compares or q.place)]
+    if lost:
+        raise ExportError(
+            f"the export lost sight of an assumption ({lost[0].text}: {lost[0].place or 'an operator of PyTorch'}), so "
+            "the bundle could be wrong: please report this"
+        )
 
 
 class Trials:
@@ -72,10 +90,41 @@ class Trials:
 
     def __init__(self, prepared: Prepared, candidate: nn.Module, draws: Sequence[Draw], *, loops: bool) -> None:
         self._prepared = prepared
-        self._model, self._candidate = wide_copy(prepared.flat), wide_copy(candidate)
+        with quiet():  # PyTorch warns of its own ways to copy a program
+            self._model, self._candidate = wide_copy(prepared.flat), wide_copy(candidate)
         self._draws = draws
         self._longest = LONGEST_LOOP if loops else LONGEST
+        self._tolerance = TOLERANCE
         self._known: dict[tuple[int, ...], Outcome] = {}
+        self._calibrate()
+
+    def _calibrate(self) -> None:
+        """See that the candidate is the model at the traced sizes, and take a wider tolerance where the model rounds.
+
+        A model that goes to bfloat16 on its way is as far off itself in float64 as in float32.
+        """
+        if self.at(self._prepared.sizes) != "different":
+            return
+        self._tolerance = min(ROUGHEST, 8 * self._own_error())
+        self._known.clear()
+        if self.at(self._prepared.sizes) == "different":
+            raise ExportError(
+                f"what was captured is not the model, already at {_listed(self._prepared.sizes)}: it may keep state "
+                "between calls in a way that was not found, draw random numbers, or change its own parameters"
+            )
+
+    def _own_error(self) -> float:
+        """How far eager PyTorch in the model's own precision is off, times the largest value where that is above 1."""
+        inputs = self._draws[0](self._prepared.sizes, 0)
+        with quiet(), torch.no_grad():
+            narrow = copied(self._prepared.flat)(*(x.clone() for x in inputs))
+            with float64():
+                wide = self._model(*(x.double() if x.is_floating_point() else x.clone() for x in inputs))
+        errors = [
+            compare(a.to(b.dtype).numpy(), b.numpy(), 0.0).error / scale(b.numpy())
+            for a, b in zip(narrow, wide, strict=True)
+        ]
+        return max((error for error in errors if math.isfinite(error)), default=0.0)
 
     def at(self, sizes: Sizes) -> Outcome:
         """What comes of these sizes."""
@@ -107,7 +156,7 @@ class Trials:
                         got = self._candidate(*(x.clone() for x in inputs))
                     except Exception:
                         return "different"
-                    return "same" if all_equal(got, want, TOLERANCE) else "different"
+                    return "same" if all_equal(got, want, self._tolerance) else "different"
         return "refused"
 
 

@@ -122,6 +122,7 @@ def _axis_names(prepared: Prepared, inputs: list[fx.Node]) -> dict[str, str]:
         str(node.meta["val"].shape[dim]): axis
         for name, node in zip(prepared.names, inputs, strict=True)
         for dim, axis in prepared.axes[name].items()
+        if isinstance(node.meta["val"].shape[dim], torch.SymInt)  # a length that was traced is no one's name
     }
 
 

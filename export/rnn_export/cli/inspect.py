@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
+@click.option("--assumptions", is_flag=True, help="List everything that the export took for granted.")
+def inspect(bundle: Path, as_json: bool, assumptions: bool) -> None:
     """Show what BUNDLE, a folder or a bare .onnx file, holds.
 
     Of a folder every file's hash is checked.
@@ -36,6 +38,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     _signature(opened.signature)
     try:
         _contents(opened)
+        _assumptions(manifest.get("assumptions", []), everything=assumptions)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BundleError(
             f"the manifest of {bundle} is damaged ({type(error).__name__}: {error}): export the model again"
@@ -94,3 +97,20 @@ def _contents(opened: Bundle) -> None:
         click.echo(f"  {backend}: largest error {error:.2g} over {len(manifest['verified']['shapes'])} shapes")
     click.echo("made with")
     click.echo("  " + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()))
+
+
+def _assumptions(found: list[dict[str, str]], *, everything: bool) -> None:
+    counts = Counter(one["settled"] for one in found)
+    click.echo("assumptions")
+    click.echo("  " + (", ".join(f"{count} {settled}" for settled, count in counts.items()) or "none"))
+    own = [one for one in found if one["place"] and one["settled"] != "proven"]
+    for one in found if everything else own[:MOST]:
+        click.echo(f"  {one['settled']}: {one['text']}" + (f" ({one['how']})" if one["how"] else ""))
+        if one["place"]:
+            click.echo(f"    {one['place']}")
+    if not everything and len(own) > MOST:
+        click.echo(f"  and {len(own) - MOST} more: --assumptions lists them all")
+
+
+MOST = 8
+"""How many assumptions are shown unless all are asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from . import _backends, _lower, _targets
 from ._alone import alone
 from ._capture import Captured, Layer, capture, fix
 from ._compare import bundle_tolerance, check_tolerance, compare, require
+from ._hold import hold
 from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import REWRITES, Quantized, check_precision, measured_tolerance, quantize
 from ._reference import Case, Reference, grid
@@ -161,15 +163,20 @@ def export(
             captured = fix(captured, sizes, unroll=lowering == "decomposed")
             reference = Reference(captured.flat, captured.signature, captured.sampler)
         with unsealed(path, overwrite=overwrite) as folder:
-            _lower.lower(
-                captured,
-                folder,
-                formats,
-                lowering,
-                opset,
+            lower = functools.partial(
+                _lower.lower,
+                folder=folder,
+                formats=formats,
+                lowering=lowering,
+                opset=opset,
                 split_directions=split_directions,
                 ir_version=profile.ir_version if profile is not None else None,
             )
+            lower(captured)
+            held = hold(captured, reference, _backends.found(folder))
+            if held is not captured:  # files state the limits themselves
+                captured = held
+                lower(captured)
             graph = folder / ONNX
             if target is not None:
                 _targets.require(target, graph)
@@ -190,8 +197,8 @@ def export(
                     _targets.require(target, graph)
             step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
             if report is None or step is not None:
-                held = compare(every, _backends.found(folder, step), tolerance, precision if rewrite else "")
-                report = require(held, "the export")
+                compared = compare(every, _backends.found(folder, step), tolerance, precision if rewrite else "")
+                report = require(compared, "the export")
             allowed = bundle_tolerance(golden, tolerance)
             if rewrite is not None:
                 allowed = measured_tolerance(report, every, allowed)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from rnn_runtime import InputError, LengthsSpec, Signature
@@ -22,7 +22,8 @@ from . import bare, graph
 from .decide import Decision, Sample, decide
 from .describe import describe
 from .graph import Layer
-from .lengths import settle
+from .ledger import OF_SIZES
+from .lengths import settle_lengths
 from .module import copied
 from .prepare import Prepared, State, prepare
 from .sample import Sampler
@@ -30,6 +31,7 @@ from .scan_leaf import replace_scans
 from .settle import settle_sizes
 from .tidy import tidy
 from .trace import FixedAxes, at_other_sizes, guards, trace
+from .trials import Trials, widened
 
 __all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "fix", "prepare", "sequences", "traced"]
 
@@ -75,6 +77,19 @@ class Captured(Prepared):
         tried = [sizes for sizes in self.tried if tuple(sizes.values()) not in known]
         inside = [sizes for sizes in (*shapes[:-1], *tried) if self.within(sizes)]
         return [*inside, shapes[-1]]
+
+    def limited(self, candidate: Callable[..., Sequence[Tensor]], tolerance: float) -> Captured:
+        """The same with what it asks settled by trials of an artifact, in which a tool underneath has less sizes.
+
+        Raises:
+            ExportError: no limit leaves out the sizes at which the artifact is not the model; names the line.
+        """
+        blank = replace(self, tried=(), assumptions=tuple(a for a in self.assumptions if a.kind not in OF_SIZES))
+        draws = [way.draw for way in self.sampler.ways()]
+        trials = Trials(blank, candidate, draws, loops=self.rolled is not None, tolerance=tolerance)
+        settled = settle_sizes(blank, trials, guards(self, self.program), surveys=not self.flat.stands_in)
+        assert isinstance(settled, Captured)
+        return replace(settled, signature=replace(self.signature, limits=tuple(settled.limits.values())))
 
     def within(self, sizes: Mapping[str, int]) -> bool:
         """Whether sizes lie within the limits."""
@@ -123,16 +138,12 @@ def capture(
         return program, *describe(program, prepared, output_names, lengths, state)
 
     program, signature, specs, layers = described(program)
-    specs, sampler = settle(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
+    specs, sampler = settle_lengths(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
     if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
         program, signature, _, layers = described(trace(prepared, rolled, whole=True))
-    prepared = settle_sizes(
-        prepared,
-        program.module(check_guards=False),
-        [draws.draw for draws in sampler.ways()],
-        loops=rolled is not None,
-        guards=guards(prepared, program),
-    )
+    draws = [way.draw for way in sampler.ways()]
+    trials = Trials(prepared, widened(program.module(check_guards=False)), draws, loops=rolled is not None)
+    prepared = settle_sizes(prepared, trials, guards(prepared, program), surveys=rolled is None)
     signature = replace(
         signature,
         lengths=specs[0] if specs else None,

@@ -9,6 +9,9 @@ Kind = Literal["guard", "number", "step", "value", "constant", "state"]
 """guard: a comparison of sizes. number: a size became a plain number. step: a comparison of a loop's counter. value: a
 decision by the value of a tensor. constant: something outside of the model was read. state: what the model keeps."""
 
+OF_SIZES: frozenset[Kind] = frozenset({"guard", "number", "step"})
+"""The kinds that are about sizes."""
+
 Settled = Literal["proven", "tried", "limited"]
 """proven: true for all sizes of the domain. tried: inputs on its other side gave what eager PyTorch gives. limited: the
 signature's limits leave its other side out. What is settled by none of these ends the export with an error."""

@@ -17,7 +17,9 @@ from .prepare import Prepared
 from .sample import Sampler
 
 
-def settle(prepared: Prepared, specs: Sequence[LengthsSpec], sampler: Sampler) -> tuple[list[LengthsSpec], Sampler]:
+def settle_lengths(
+    prepared: Prepared, specs: Sequence[LengthsSpec], sampler: Sampler
+) -> tuple[list[LengthsSpec], Sampler]:
     """The lengths and the sampler with what eager PyTorch takes as lengths, as far as the example shows it.
 
     Lengths that the model computes with count along the axis of the input, or along what it makes of it: whichever

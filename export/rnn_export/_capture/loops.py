@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .builtins import length
+from .calls import RECURRENT, RecurrentCall
 
 Size = int | torch.SymInt
 
@@ -118,6 +119,8 @@ class Loops(TorchFunctionMode):
             return self._apart(func, *args, **kwargs)
         if func in (Tensor.__getitem__, Tensor.__setitem__):
             return self._indexed(func, *args)
+        if func in RECURRENT:
+            _ask_for_steps(RecurrentCall.of(args, kwargs).data)
         result = func(*args, **kwargs)
         if func in _TOGETHER:
             return self._together(result, func, *args, **kwargs)
@@ -165,6 +168,13 @@ class Loops(TorchFunctionMode):
             count = count * tensors[0].shape[dim]
         shape[dim] = count
         return result.new_empty(shape)
+
+
+def _ask_for_steps(data: Tensor) -> None:
+    """Ask whether a layer is given anything: eager PyTorch refuses no step, and ONNX Runtime ends the process."""
+    for size in data.shape:
+        if isinstance(size, torch.SymInt):
+            bool(size > 0)
 
 
 _APART: dict[Any, str] = {

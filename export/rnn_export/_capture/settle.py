@@ -7,68 +7,38 @@ answer turns. Where they agree there, the code behind that answer is surveyed in
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
-from rnn_runtime._report import compare, scale
 from rnn_runtime._signature import LimitSpec
 
-from .._equal import all_equal
 from .._errors import ExportError
-from .._quiet import quiet
 from .ledger import Assumption, Kind
-from .module import copied, float64, wide_copy
 from .prepare import Prepared
 from .questions import DENSE, LARGEST, Edge, Question, edges, questions
 from .survey import Survey, survey
+from .trials import Outcome, Sizes, Trials, listed
 
-TOLERANCE = 1e-6
-"""Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
-ROUGHEST = 1e-2
-"""The widest tolerance, where the model itself rounds to fewer digits."""
-LONGEST = 20_000
-"""The largest size of an axis that is run."""
-LONGEST_LOOP = 5_000
-"""The same where the model loops over an axis in Python."""
-MOST_NUMBERS = 4_000_000
-"""The most numbers in the inputs of one run."""
 SURVEYS = 40
 """The most surveys of one model."""
 LONGEST_SURVEYED = 128
 """The largest size of an axis in a survey of a model whose loops it unrolls."""
 
-Sizes = Mapping[str, int]
-Outcome = Literal["same", "refused", "different", "too large"]
-"""What comes of sizes: the candidate gives what the eager model gives; the eager model itself takes no such input; the
-candidate gives something else; or nobody can run them."""
 
-Draw = Callable[[Sizes, int], list[Tensor]]
-"""Inputs of given sizes, by a seed."""
-
-
-def settle_sizes(
-    prepared: Prepared, candidate: nn.Module, draws: Sequence[Draw], *, loops: bool, guards: Survey | None = None
-) -> Prepared:
+def settle_sizes(prepared: Prepared, trials: Trials, guards: Survey | None = None, *, surveys: bool = True) -> Prepared:
     """`prepared` with what it asks of its sizes settled: its limits, its assumptions and the sizes that were tried.
 
     Args:
         prepared: the model.
-        candidate: what is to stand for it.
-        draws: ways to draw inputs, of which the first that the eager model takes counts.
-        loops: whether the model loops over an axis in Python.
-        guards: what a trace took for granted, to be settled too; where the model's loops have been rolled, alone.
+        trials: run what is to stand for it beside it.
+        guards: what a trace took for granted, to be settled too.
+        surveys: find out what the model asks; where its loops have been rolled, that was done before.
 
     Raises:
         ExportError: something is neither true, nor right on its other side, nor a limit; names the line.
     """
-    trials = Trials(prepared, candidate, draws, loops=loops)
-    surveys = guards is None or not loops
-    settled = _Settling(prepared, trials, loops=loops).run(guards, surveys=surveys)
+    settled = _Settling(prepared, trials).run(guards, surveys=surveys)
     if surveys:
         _require_all(settled)
     return settled
@@ -85,96 +55,13 @@ def _require_all(prepared: Prepared) -> None:
         )
 
 
-class Trials:
-    """Runs the candidate beside the eager model, each sizes once."""
-
-    def __init__(self, prepared: Prepared, candidate: nn.Module, draws: Sequence[Draw], *, loops: bool) -> None:
-        self._prepared = prepared
-        with quiet():  # PyTorch warns of its own ways to copy a program
-            self._model, self._candidate = wide_copy(prepared.flat), wide_copy(candidate)
-        self._draws = draws
-        self._longest = LONGEST_LOOP if loops else LONGEST
-        self._tolerance = TOLERANCE
-        self._known: dict[tuple[int, ...], Outcome] = {}
-        self._calibrate()
-
-    def _calibrate(self) -> None:
-        """See that the candidate is the model at the traced sizes, and take a wider tolerance where the model rounds.
-
-        A model that goes to bfloat16 on its way is as far off itself in float64 as in float32.
-        """
-        if self.at(self._prepared.sizes) != "different":
-            return
-        self._tolerance = min(ROUGHEST, 8 * self._own_error())
-        self._known.clear()
-        if self.at(self._prepared.sizes) == "different":
-            raise ExportError(
-                f"what was captured is not the model, already at {_listed(self._prepared.sizes)}: it may keep state "
-                "between calls in a way that was not found, draw random numbers, or change its own parameters"
-            )
-
-    def _own_error(self) -> float:
-        """How far eager PyTorch in the model's own precision is off, times the largest value where that is above 1."""
-        inputs = self._draws[0](self._prepared.sizes, 0)
-        with quiet(), torch.no_grad():
-            narrow = copied(self._prepared.flat)(*(x.clone() for x in inputs))
-            with float64():
-                wide = self._model(*(x.double() if x.is_floating_point() else x.clone() for x in inputs))
-        errors = [
-            compare(a.to(b.dtype).numpy(), b.numpy(), 0.0).error / scale(b.numpy())
-            for a, b in zip(narrow, wide, strict=True)
-        ]
-        return max((error for error in errors if math.isfinite(error)), default=0.0)
-
-    def at(self, sizes: Sizes) -> Outcome:
-        """What comes of these sizes."""
-        key = tuple(sizes.values())
-        if key not in self._known:
-            self._known[key] = self._try(sizes) if self._runs(sizes) else "too large"
-        return self._known[key]
-
-    def _runs(self, sizes: Sizes) -> bool:
-        numbers = sum(
-            _product(sizes[axes[dim]] if dim in axes else size for dim, size in enumerate(tensor.shape))
-            for tensor, axes in zip(self._prepared.traced, self._axes(), strict=True)
-        )
-        return max(sizes.values(), default=1) <= self._longest and numbers <= MOST_NUMBERS
-
-    def _axes(self) -> list[Mapping[int, str]]:
-        return [self._prepared.axes[name] for name in self._prepared.names]
-
-    def _try(self, sizes: Sizes) -> Outcome:
-        with quiet(), torch.no_grad(), float64():
-            for seed in range(4):
-                for draw in self._draws:
-                    inputs = [x.double() if x.is_floating_point() else x for x in draw(sizes, seed)]
-                    try:
-                        want = self._model(*(x.clone() for x in inputs))
-                    except Exception:  # whatever the model raises, it takes no such input
-                        continue
-                    try:
-                        got = self._candidate(*(x.clone() for x in inputs))
-                    except Exception:
-                        return "different"
-                    return "same" if all_equal(got, want, self._tolerance) else "different"
-        return "refused"
-
-
-def _product(sizes: object) -> int:
-    result = 1
-    for size in sizes:  # type: ignore[attr-defined]
-        result *= size
-    return result
-
-
 class _Unexplained(Exception):
     """The candidate is not the model where the answer to a question is still that of the trace."""
 
 
 class _Settling:
-    def __init__(self, prepared: Prepared, trials: Trials, *, loops: bool) -> None:
+    def __init__(self, prepared: Prepared, trials: Trials) -> None:
         self._prepared = prepared
-        self._loops = loops
         self._trials = trials
         self._limits = dict(prepared.limits)
         self._asked = {assumption.text: assumption for assumption in prepared.assumptions}
@@ -235,7 +122,7 @@ class _Settling:
         return found
 
     def _too_long(self, sizes: Sizes) -> bool:
-        return self._loops and max(sizes.values(), default=1) > LONGEST_SURVEYED
+        return self._trials.loops and max(sizes.values(), default=1) > LONGEST_SURVEYED
 
     def _within(self, sizes: Sizes) -> bool:
         return all(limit.allows(sizes[axis]) for axis, limit in self._limits.items() if axis in sizes)
@@ -358,7 +245,7 @@ class _Settling:
     def _unlike(self, question: Question, sizes: Sizes) -> str:
         where = question.place or f"{question.text}, which PyTorch asks"
         return (
-            f"the model does something else at {_listed(sizes)} than at {_listed(self._prepared.sizes)}: {where} "
+            f"the model does something else at {listed(sizes)} than at {listed(self._prepared.sizes)}: {where} "
             f"asks whether {question.text}, and a graph has one way. Take the decision by size out of the model, "
             "declare limits that leave the other side out, as in axes={...: {1: rnn_export.Axis('sequence', "
             "max=300)}}, or leave the axis out of `axes`"
@@ -378,7 +265,7 @@ class _Settling:
                 f"the model makes a plain number of a size ({question.text}): {question.place}. Use sizes of tensors "
                 "in tensor operations and plain arithmetic alone, or leave the axis out of `axes`"
             )
-        return self._assumption(question, "tried", ", ".join(_listed(sizes) for sizes in others[:3]))
+        return self._assumption(question, "tried", ", ".join(listed(sizes) for sizes in others[:3]))
 
     def _assumption(self, question: Question, settled: Literal["proven", "tried"], how: str = "") -> Assumption:
         kind: Kind = "guard" if question.compares else "number"
@@ -395,7 +282,3 @@ def _around(turn: Edge, turns: Sequence[Edge]) -> list[int]:
     return list(
         dict.fromkeys(n for n in sizes if n >= 1 and (last is None or n == turn.inside or (last - n) * sign >= 0))
     )
-
-
-def _listed(sizes: Sizes) -> str:
-    return ", ".join(f"{axis}={size}" for axis, size in sizes.items())

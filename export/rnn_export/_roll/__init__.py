@@ -12,6 +12,7 @@ from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
 from .._capture.settle import settle_sizes
 from .._capture.trace import FixedAxes, at_other_sizes, at_sizes, trace_fixed
+from .._capture.trials import Trials, widened
 from .._errors import ExportError
 from . import loops, outline
 from .emit import emit
@@ -74,7 +75,7 @@ def _roll(prepared: Prepared, error: FixedAxes, stride: int) -> tuple[Prepared, 
     rolled = _rolled(programs, points, lengths, _places(prepared))
     draw = Sampler(prepared.names, prepared.axes, prepared.traced).draw
     require_alike(prepared, rolled, lengths)
-    prepared = settle_sizes(prepared, rolled, [draw], loops=True)
+    prepared = settle_sizes(prepared, Trials(prepared, widened(rolled), [draw], loops=True))
     require_equal(prepared, rolled, lengths)
     return _with_steps(prepared, lengths, points[0]), rolled
 

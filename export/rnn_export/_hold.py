@@ -1,0 +1,49 @@
+"""Artifacts held against the model at the sizes that the capture tried: what a tool underneath lost becomes a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rnn_runtime import Signature
+
+from ._backends import Backend
+from ._capture import Captured
+from ._compare import compare
+from ._reference import Reference
+
+TOLERANCE = 1e-3
+"""Times the largest value where that is above 1: float32 stays below, far from the traced sizes too, and another
+way through the model is above."""
+
+
+def hold(captured: Captured, reference: Reference, backends: Sequence[Backend]) -> Captured:
+    """`captured`, with limits that leave out the sizes at which a backend goes another way than the model.
+
+    A tool underneath may drop what does nothing at the traced sizes, as a slice that ends beyond them.
+
+    Raises:
+        ExportError: no limit leaves them out.
+    """
+    tried = [sizes for sizes in captured.with_tried([captured.sizes])[:-1] if sizes != captured.sizes]
+    cases = [case for seed, sizes in enumerate(tried) if (case := reference.case(sizes, seed)) is not None]
+    for backend in backends:
+        if cases and not compare(cases, [backend], TOLERANCE).passed:
+            captured = captured.limited(_in_float64(backend, captured.signature), TOLERANCE)
+    return captured
+
+
+def _in_float64(backend: Backend, signature: Signature) -> Callable[..., list[Tensor]]:
+    """A backend as something that takes and gives tensors in float64."""
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        given = {
+            spec.name: tensor.numpy().astype(spec.dtype) for spec, tensor in zip(signature.inputs, inputs, strict=True)
+        }
+        results = backend.run(given)
+        tensors = [torch.from_numpy(results[spec.name].copy()) for spec in signature.outputs]
+        return [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
+
+    return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Kind = Literal["guard", "number", "step", "value", "constant", "state"]
@@ -27,6 +27,7 @@ class Assumption:
         place: the line of the user's code, "" where it comes from PyTorch's own.
         settled: how it was settled.
         how: with what: the sizes or the input that was tried, or the limit.
+        own: whether the model's own code asked, and not an operator that it called.
     """
 
     kind: Kind
@@ -34,7 +35,8 @@ class Assumption:
     place: str
     settled: Settled
     how: str = ""
+    own: bool = True
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str | bool]:
         """Plain values for the manifest."""
-        return {"kind": self.kind, "text": self.text, "place": self.place, "settled": self.settled, "how": self.how}
+        return asdict(self)

@@ -269,7 +269,7 @@ class _Settling:
 
     def _assumption(self, question: Question, settled: Literal["proven", "tried"], how: str = "") -> Assumption:
         kind: Kind = "guard" if question.compares else "number"
-        return Assumption(kind, question.text, question.place, settled, how)
+        return Assumption(kind, question.text, question.place, settled, how, question.own)
 
 
 def _around(turn: Edge, turns: Sequence[Edge]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -99,11 +99,11 @@ def _contents(opened: Bundle) -> None:
     click.echo("  " + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()))
 
 
-def _assumptions(found: list[dict[str, str]], *, everything: bool) -> None:
+def _assumptions(found: list[dict[str, Any]], *, everything: bool) -> None:
     counts = Counter(one["settled"] for one in found)
     click.echo("assumptions")
     click.echo("  " + (", ".join(f"{count} {settled}" for settled, count in counts.items()) or "none"))
-    own = [one for one in found if one["place"] and one["settled"] != "proven"]
+    own = [one for one in found if one["settled"] == "limited" or (one["own"] and one["settled"] == "tried")]
     for one in found if everything else own[:MOST]:
         click.echo(f"  {one['settled']}: {one['text']}" + (f" ({one['how']})" if one["how"] else ""))
         if one["place"]:

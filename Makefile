@@ -64,7 +64,7 @@ fuzz-models: $(VENV)/.installed ## export N=100 models drawn from SEED, compare 
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz_models/run.py --count $(N) --seed $(SEED) --jobs 2
 
 fuzz-models-ci: $(VENV)/.installed ## the same with 40 models, in ten minutes at most
-	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz_models/run.py --count 40 --seed $(SEED) --jobs 2 --minutes 9 --limit 60 --shrink 60 --keep build/fuzz-models
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz_models/run.py --count 40 --seed $(SEED) --jobs 2 --minutes 10 --limit 60 --shrink 60 --keep build/fuzz-models
 
 bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams; a quiet machine is needed
 	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128

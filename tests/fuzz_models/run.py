@@ -31,12 +31,10 @@ def main() -> int:
     parser.add_argument("files", nargs="*", type=Path, help="cases that were kept, instead of fresh ones")
     parser.add_argument("--count", type=int, default=100, help="how many models")
     parser.add_argument(
-        "--seed", type=int, default=int(time.time()) // 86400, help="of the run; today's date if not given"
+        "--seed", type=int, default=int(time.strftime("%Y%m%d")), help="of the run; today's date if not given"
     )
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
-    parser.add_argument(
-        "--minutes", type=float, help="start no further model after so long; those left count as failed"
-    )
+    parser.add_argument("--minutes", type=float, help="end after so long; models that were not tried count as failed")
     parser.add_argument("--limit", type=float, default=children.LIMIT, help="seconds for each model")
     parser.add_argument("--shrink", type=float, default=300, help="seconds for each failure; 0 keeps it as it is")
     parser.add_argument("--keep", type=Path, default=corpus.CORPUS, help="the folder for failures")
@@ -61,7 +59,7 @@ class Run:
         drawn = {} if args.files else {f"seed {s}": generate(s) for s in seeds(args.seed, args.count)}
         paths = self._paths(args.files or [self._write(model, i) for i, model in enumerate(drawn.values())])
         models = dict(enumerate(drawn.values()))
-        for path, verdict in children.attempts(paths, args.jobs, args.limit):
+        for path, verdict in children.attempts(paths, args.jobs, args.limit, self.until):
             self._count(path.stem, verdict)
             if verdict.word in FAILURES and not args.files:
                 self.failed.append((models[int(path.stem.split("_")[1])], verdict))

@@ -129,6 +129,18 @@ def test_a_model_that_dies_hangs_or_raises_is_a_verdict(tmp_path):
         assert said in ended.stdout
 
 
+def test_a_run_ends_with_its_time_and_says_what_was_not_tried(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("while True: pass")
+    ended = subprocess.run(
+        [sys.executable, HERE / "run.py", "--minutes", "0.05", *sorted(tmp_path.glob("*.py"))],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "timed out one" in ended.stdout and "1 were not tried" in ended.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", TODAY, ids=lambda path: path.stem)
 def test_a_kept_failure_is_right_or_refused(path, request):

@@ -87,8 +87,10 @@ def compare(case: Case, model: nn.Module, target: Path, rng: torch.Generator) ->
             return verdict
     if case.export["state"] == "lift" and (fault := _compare_stream(case, model, backends, rng, verdict)):
         verdict.word, verdict.why = WRONG, fault
-    elif not verdict.compared:
+    elif not verdict.compared and verdict.limited:
         verdict.word, verdict.why = REFUSED, f"no size is within the limits: {verdict.notes[:1]}"
+    elif not verdict.compared:
+        verdict.word, verdict.why = CRASHED, f"nothing could be compared: {verdict.notes[:1]}"
     return verdict
 
 
@@ -104,6 +106,7 @@ def _compare_calls(
     want = eager.run(model, arguments)
     exact = eager.run_exact(model, arguments)
     if isinstance(exact, str):
+        verdict.notes.append(f"{calls[0]}: compared with float32, as float64 raises {exact}")
         exact = want  # a tensor of float32 that the model keeps outside its buffers
     feeds = [_feed(case, each) for each in arguments]
     for name, run in (("ONNX Runtime", backends.onnx), ("TorchScript", backends.torchscript)):

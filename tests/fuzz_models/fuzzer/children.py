@@ -30,8 +30,17 @@ class _Child:
     until: float
 
 
-def attempts(paths: Iterable[Path], jobs: int = 1, limit: float = LIMIT) -> Iterator[tuple[Path, Verdict]]:
-    """Try each file's case in a child of its own, `jobs` at a time; gives each verdict as it comes."""
+def attempts(
+    paths: Iterable[Path], jobs: int = 1, limit: float = LIMIT, ends: float = float("inf")
+) -> Iterator[tuple[Path, Verdict]]:
+    """Try each file's case in a child of its own, `jobs` at a time; gives each verdict as it comes.
+
+    Args:
+        paths: the files.
+        jobs: how many children run at once.
+        limit: seconds of a processor for each.
+        ends: the time, of time.monotonic, at which those that still run are timed out.
+    """
     waiting, running = iter(paths), list[_Child]()
     with tempfile.TemporaryDirectory(prefix="fuzz-models-") as work:
         try:
@@ -41,7 +50,7 @@ def attempts(paths: Iterable[Path], jobs: int = 1, limit: float = LIMIT) -> Iter
                     if (path := next(waiting, None)) is None:
                         more = False
                     else:
-                        running.append(_start(path, Path(tempfile.mkdtemp(dir=work)), limit))
+                        running.append(_start(path, Path(tempfile.mkdtemp(dir=work)), limit, ends))
                 for child in running[:]:
                     if (verdict := _look(child, limit)) is not None:
                         running.remove(child)
@@ -52,12 +61,12 @@ def attempts(paths: Iterable[Path], jobs: int = 1, limit: float = LIMIT) -> Iter
                 _end(child)
 
 
-def _start(path: Path, folder: Path, limit: float) -> _Child:
+def _start(path: Path, folder: Path, limit: float, ends: float) -> _Child:
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         _be_child(path, folder, limit)
-    return _Child(path, folder, pid, time.monotonic() + SHARED * limit)
+    return _Child(path, folder, pid, min(time.monotonic() + SHARED * limit, ends))
 
 
 def _be_child(path: Path, folder: Path, limit: float) -> None:
@@ -86,7 +95,7 @@ def _look(child: _Child, limit: float) -> Verdict | None:
         if time.monotonic() < child.until:
             return None
         _end(child)
-        return Verdict(attempt.TIMED_OUT, f"after {SHARED * limit:.0f} seconds by the clock")
+        return Verdict(attempt.TIMED_OUT, "by the clock")
     written = child.folder / "verdict"
     if written.exists():
         return Verdict(**json.loads(written.read_text()))

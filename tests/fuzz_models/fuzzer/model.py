@@ -115,16 +115,16 @@ def draw(seed: int, again: int = 0) -> Model:
     """A model of a seed: the first, or another of the same seed. It need not run."""
     rng = random.Random(f"{seed} {again}")
 
-    def around(most: int) -> list[Feature]:
-        kinds = rng.choices(list(AROUND), list(AROUND.values()), k=rng.randint(0, most))
-        return [kind.draw(rng) for kind in kinds]
+    def around(*often: int) -> list[Feature]:
+        count = rng.choices(range(len(often)), often)[0]
+        return [kind.draw(rng) for kind in rng.choices(list(AROUND), list(AROUND.values()), k=count)]
 
     def core() -> Feature:
         return Loop.draw(rng) if rng.random() < 0.55 else Recurrent.draw(rng)
 
-    features = [*around(3), core(), *around(2)]
-    if rng.random() < 0.2:
-        features += [core(), *around(1)]
+    features = [*around(3, 5, 3, 1), core(), *around(5, 3, 1)]
+    if rng.random() < 0.12:
+        features += [core(), *around(2, 1)]
     begins = rng.choices(BEGINNINGS, [8, 1, 1])[0]
     returned = rng.choices(RETURNED, [6, 2, 2, 1, 1, 3, 1, 1, 1])[0]
     return Model(seed, begins, tuple(features), returned, Options.draw(rng))

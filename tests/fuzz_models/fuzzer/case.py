@@ -100,7 +100,7 @@ def plan(case: Case) -> list[list[Call]]:
     around = [case.at(**sizes) for sizes in _around(case)]
     any_size = [
         case.at(batch=rng.choice(BATCHES), time=rng.choice(TIMES), source=rng.choice(SOURCES)) for _ in range(8)
-    ]
+    ] + [case.at(batch=1, time=rng.randint(1, 300), source=rng.choice(SOURCES)) for _ in range(16)]
     if case.calls > 1:
         return [
             [

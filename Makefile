@@ -13,7 +13,7 @@ TARGETS_VENV := .venv-targets
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak bench-streaming bench-pool bench-scoring bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak fuzz-models fuzz-models-ci bench-streaming bench-pool bench-scoring bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,14 @@ test-targets: $(TARGETS_VENV)/.installed ## run exports in ONNX Runtime 1.15, Op
 
 soak: $(VENV)/.installed ## four minutes of 64 threads on a StreamPool and a million pushes of a Stream, each checked
 	$(VENV)/bin/python tests/soak/run.py
+
+N ?= 100
+SEED ?= $(shell date +%Y%m%d)
+fuzz-models: $(VENV)/.installed ## export N=100 models drawn from SEED, compare them with eager PyTorch, shrink what fails
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz_models/run.py --count $(N) --seed $(SEED) --jobs 2
+
+fuzz-models-ci: $(VENV)/.installed ## the same with 40 models, in ten minutes at most
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz_models/run.py --count 40 --seed $(SEED) --jobs 2 --minutes 10 --limit 60 --shrink 60 --keep build/fuzz-models
 
 bench-pool: $(VENV)/.installed ## measure a StreamPool against separate streams; a quiet machine is needed
 	$(VENV)/bin/python benchmarks/pool.py --hidden 512 256 128

@@ -1,0 +1,32 @@
+"""WRONG: at batch 1, time 301: result 0 is off by 1 at values up to 1.1, eager float32 by 9e-08 (ONNX Runtime"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.into = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), 3)
+        out = []
+        for t in range(x.size(1)):
+            h = 0.9 * h + 0.1 * self.into(x[:, t])
+            if t * 0.02 >= 300 * 0.02:
+                h = h + 1.0
+            out.append(h)
+        x = torch.stack(out, 1)
+        return x
+
+
+SEED = 12
+INPUTS = {'x': ('float', 'batch', 'time', 4)}
+EXAMPLE = {'batch': 2, 'time': 7, 'source': 9}
+EXPORT = {'state': 'auto', 'axes': {'x': {0: 'batch', 1: 'time'}}}
+NEAR = {'time': [300]}
+CALLS = 1
+VALUES = ('normal', 'zeros', 'loud', 'huge', 'tiny', 'negative', 'equal', 'offset', 'ties')
+FAILS = "WRONG"

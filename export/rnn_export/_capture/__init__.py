@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from rnn_runtime import InputError, LengthsSpec, Signature
+from rnn_runtime import InputError, LengthsSpec, Signature, _guards
 
+from .._axis import Axis
 from .._errors import ExportError
 from .._quiet import quiet
 from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
-from . import bare, graph
+from . import bare, graph, limits
 from .decide import Decision, Sample, decide
 from .describe import describe
 from .forks import forks
@@ -68,7 +69,7 @@ class Captured(Prepared):
 
     def with_forks(self, shapes: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
         """`shapes`, the traced sizes last, and before these some at which the model compares sizes otherwise."""
-        return [*shapes[:-1], *forks(self.program, self.names, self.axes, shapes), shapes[-1]]
+        return [*shapes[:-1], *forks(self.program, self.names, self.axes, shapes, self.limits), shapes[-1]]
 
 
 def sequences(signature: Signature, over: Iterable[str]) -> set[str]:
@@ -81,7 +82,7 @@ def capture(
     model: nn.Module,
     example_inputs: Any,
     *,
-    axes: Mapping[str, Mapping[int, str]] | None = None,
+    axes: Mapping[str, Mapping[int, str | Axis]] | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     lengths: str | None = None,
@@ -116,7 +117,12 @@ def capture(
     specs, sampler = settle(prepared, specs, Sampler.of(signature, prepared.flat.inputs.example))
     if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
         program, signature, _, layers = described(trace(prepared, rolled, whole=True))
-    signature = replace(signature, lengths=specs[0] if specs else None, more_lengths=tuple(specs[1:]))
+    signature = replace(
+        signature,
+        lengths=specs[0] if specs else None,
+        more_lengths=tuple(specs[1:]),
+        limits=limits.of(prepared.limits, signature),
+    )
     return Captured(
         **vars(prepared),
         program=program,
@@ -147,6 +153,8 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
             raise InputError(f"sizes names {axis!r}, but the dynamic axes are {', '.join(known)}: use those names")
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise InputError(f"the size of {axis!r} is {size!r}; expected a whole number of 1 or more")
+        if not captured.signature.limit(axis).allows(size):
+            raise InputError(_guards.beyond(captured.signature.limit(axis), size, "the files would have"))
     if isinstance(captured.flat, RolledFlat):
         raise InputError(
             "sizes fixes axes of a model with the lifted state of a Python loop, which takes any size only: leave "
@@ -174,6 +182,7 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
         output_paths=captured.output_paths,
         unlifted=None,
         fixed=sizes,
+        limits={axis: limit for axis, limit in captured.limits.items() if axis not in sizes},
     )
     rolled = None if unroll and captured.sequences <= set(sizes) else captured.rolled
     program = trace(prepared, rolled, whole=bool(specs) and all(spec.full for spec in specs))
@@ -189,6 +198,7 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
             signature,
             lengths=open_axes[0] if open_axes else None,
             more_lengths=tuple(spec for spec in specs if spec not in open_axes[:1]),
+            limits=limits.of(prepared.limits, signature),
         ),
         layers=layers,
         sampler=Sampler.of(signature, flat.inputs.example, specs),

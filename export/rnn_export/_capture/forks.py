@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from .axes import Axes
 from .graph import user_inputs
+from .limits import Limits, allowed
 
 LARGEST = 4096
 """Sizes that are tried: larger ones take long."""
@@ -22,7 +23,11 @@ FEW = 64
 
 
 def forks(
-    program: ExportedProgram, names: Sequence[str], axes: Axes, shapes: Sequence[Mapping[str, int]]
+    program: ExportedProgram,
+    names: Sequence[str],
+    axes: Axes,
+    shapes: Sequence[Mapping[str, int]],
+    limits: Limits,
 ) -> list[dict[str, int]]:
     """Sizes at which a comparison of sizes goes another way than in the trace, where none of `shapes` has such sizes.
 
@@ -31,6 +36,7 @@ def forks(
         names: of its inputs.
         axes: the axes of each.
         shapes: sizes that the program is held against the model at, the traced ones last.
+        limits: of the axes; outside of them nobody asks for anything.
     """
     values = [(name, node.meta["val"]) for name, node in zip(names, user_inputs(program), strict=True)]
     symbols = {
@@ -47,7 +53,12 @@ def forks(
         if any(_fails(guard.expr, symbols, shape) for shape in (*shapes, *found)):
             continue
         found += next(
-            ([shape] for shape in _near(guard.expr, symbols, shapes[-1]) if _fails(guard.expr, symbols, shape)), []
+            (
+                [shape]
+                for shape in _near(guard.expr, symbols, shapes[-1])
+                if allowed(limits, shape) and _fails(guard.expr, symbols, shape)
+            ),
+            [],
         )
     return found
 

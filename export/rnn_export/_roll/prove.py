@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._capture.limits import allowed
 from .._capture.module import REFUSED, float64, wide_copy
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
@@ -41,7 +42,10 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
     longest = max([LONG, *(number + 2 for number in named)])
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
     for point, rest in _trials(named, longest, lengths):
-        drawn = sampler.draw(_sizes(prepared, lengths, point, rest), seed=point[0])
+        sizes = _sizes(prepared, lengths, point, rest)
+        if not allowed(prepared.limits, sizes):
+            continue  # nobody asks for them
+        drawn = sampler.draw(sizes, seed=point[0])
         inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
             try:

@@ -109,6 +109,10 @@ class LimitSpec:
         """Whether `size` lies within."""
         return self.min <= size and (self.max is None or size <= self.max)
 
+    def nearest(self, size: int) -> int:
+        """`size` where it lies within, else the end that is nearer."""
+        return max(self.min, size if self.max is None else min(size, self.max))
+
     @property
     def sizes(self) -> str:
         """The sizes in words, such as "10 to 512" or "10 or more"."""

@@ -83,7 +83,11 @@ def child() -> None:
     model = load(Path(request["path"]), device=request["device"])
     arrays = {
         spec.name: np.zeros(
-            [0 if axis == request["axis"] else 2 if isinstance(axis, str) else axis for axis in spec.axes], spec.dtype
+            [
+                axis if isinstance(axis, int) else 0 if axis == request["axis"] else model.signature.limit(axis).nearest(2)
+                for axis in spec.axes
+            ],
+            spec.dtype,
         )
         for spec in model.signature.inputs
     }

@@ -86,8 +86,8 @@ def export(
         axes: for each input, dimension -> axis name, as in {"x": {0: "batch", 1: "sequence"}}. Dimensions that are not
             named keep the example's size, but those of an input with no axes at all (a state, lengths) follow the
             others where the model needs it. Inferred for a bare nn.RNN, nn.LSTM or nn.GRU, whose inputs are called
-            input, h_0 and c_0. In the place of a name, `rnn_export.Axis("sequence", min=10, max=512)` states limits: the
-            bundle is verified within them, and refuses other sizes.
+            input, h_0 and c_0. In the place of a name, `rnn_export.Axis("sequence", min=10, max=512)` states limits:
+            the bundle is verified within them, and refuses other sizes.
         input_names: names for the inputs, in order; forward's argument names if None.
         output_names: names for the outputs, in order.
         lengths: the input that holds the lengths of packed sequences; found by itself if None.

@@ -30,20 +30,28 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
         ExportError: they differ; names the first module whose results do, or the axis that cannot be cut.
     """
     axis = _axis(captured)
-    sizes = {**captured.sizes, axis: STEPS}
+    limit = captured.signature.limit(axis)
+    steps = limit.nearest(max(STEPS, 3 * limit.min))
+    splits = sorted(cut for cut in {*SPLITS, limit.min, steps - limit.min} if limit.min <= cut <= steps - limit.min)
+    if not splits:
+        raise ExportError(
+            f"state='lift', but the limit of {axis!r} is {limit.sizes}, so that no sequence comes in two pieces: "
+            "widen the limit, or use state='none'"
+        )
+    sizes = {**captured.sizes, axis: steps}
     whole = reference.draw(sizes, seed=0)
     # The initial states of a stream are zeros.
     whole = {name: torch.zeros_like(t) if name in reference.states else t for name, t in whole.items()}
     unusable = ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
     try:
-        everything, seen = _watched(reference, _piece(captured, whole, axis, 0, STEPS))
+        everything, seen = _watched(reference, _piece(captured, whole, axis, 0, steps))
     except REFUSED:
         raise unusable from None
     tried = 0
-    for split in SPLITS:
+    for split in splits:
         try:
             first, seen_first = _watched(reference, _piece(captured, whole, axis, 0, split))
-            rest = _piece(captured, whole, axis, split, STEPS)
+            rest = _piece(captured, whole, axis, split, steps)
             rest |= {state.input: first[state.output] for state in captured.signature.states}
             second, seen_second = _watched(reference, rest)
         except REFUSED:
@@ -55,16 +63,16 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
             if not _equal(everything[spec.name], parts):
                 raise ExportError(
                     f"state='lift', but {spec.name!r} is another when the sequence comes in two pieces (cut after "
-                    f"step {split} of {STEPS}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
+                    f"step {split} of {steps}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
                     "enough. Use state='none'"
                 )
     if captured.signature.lengths is not None:
-        _require_rows_in_place(captured, reference, axis)
+        _require_rows_in_place(captured, reference, axis, steps)
     if not tried:
         raise unusable
 
 
-def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) -> None:
+def _require_rows_in_place(captured: Captured, reference: Reference, axis: str, steps: int) -> None:
     """See that each row of the lifted state belongs to the same row of the input, whatever the lengths.
 
     A model that sorts its rows by length itself, before it packs them, gives the states in that order.
@@ -72,9 +80,15 @@ def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) 
     lengths = captured.signature.lengths
     assert lengths is not None
     batch = captured.signature.input(lengths.input).axes[0]
-    inputs = reference.draw({**captured.sizes, axis: STEPS, str(batch): 3}, seed=0)
+    rows, limit = captured.signature.limit(str(batch)), captured.signature.limit(axis)
+    if not (rows.allows(1) and rows.allows(3)):
+        raise ExportError(
+            f"state='lift' is proven with three rows and with one, and the limit of {batch!r} is {rows.sizes}: widen "
+            "it, or use state='none'"
+        )
+    inputs = reference.draw({**captured.sizes, axis: steps, str(batch): 3}, seed=0)
     inputs |= {name: torch.zeros_like(inputs[name]) for name in reference.states}
-    inputs[lengths.input] = torch.tensor([3, STEPS, 7]).to(inputs[lengths.input].dtype)
+    inputs[lengths.input] = torch.tensor([limit.nearest(3), steps, limit.nearest(7)]).to(inputs[lengths.input].dtype)
     try:
         with torch.no_grad():
             together = reference.float64(inputs)

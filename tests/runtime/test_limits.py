@@ -153,7 +153,7 @@ def test_the_batch_of_a_stream_is_held_to_the_limit(limited: Make) -> None:
 def test_what_is_fed_back_needs_single_steps(limited: Make) -> None:
     stream = limited(LimitSpec("sequence", 2)).stream()
     choose = lambda output: np.zeros((output.shape[0], output.shape[1], 4), np.float32)  # noqa: E731
-    with pytest.raises(InputError, match="each step that is fed back has size 1 along 'sequence'; .* for 2 or more"):
+    with pytest.raises(InputError, match=r"each step that is fed back has size 1 along 'sequence'; .* for 2 or more"):
         stream.feedback(zeros(3), 2, choose=choose)
     assert len(list(stream.feedback(zeros(3), 1, choose=choose))) == 1
 
@@ -173,7 +173,7 @@ def test_a_pool_never_joins_more_rows_than_the_model_takes(limited: Make, monkey
     assert max(seen) == 3
     with StreamPool(model, 8, max_batch=3):
         pass
-    with pytest.raises(InputError, match="max_batch makes batches of size 4 along 'batch'; .* exported for 1 to 3"):
+    with pytest.raises(InputError, match=r"max_batch makes batches of size 4 along 'batch'; .* exported for 1 to 3"):
         StreamPool(model, 8, max_batch=4)
 
 
@@ -200,9 +200,11 @@ def test_a_constant_is_held_to_the_limits_and_takes_its_own_along(
     reseal(folder, signature=replace(plain, limits=(LimitSpec(axis, 2, 4),)))
 
     def held(size: int) -> Model:
-        return load(folder, constants={spec.name: np.zeros([a if isinstance(a, int) else size for a in spec.axes], spec.dtype)})
+        shape = [axis if isinstance(axis, int) else size for axis in spec.axes]
+        return load(folder, constants={spec.name: np.zeros(shape, spec.dtype)})
 
-    held(2), held(4)
+    for size in (2, 4):
+        held(size)
     for size in (1, 5):
         with pytest.raises(InputError, match=f"'{spec.name}' has size {size} along '{axis}'"):
             held(size)

@@ -91,7 +91,6 @@ def _plain(model: nn.Module, sizes: Sequence[Check]) -> nn.Module:
     Tracing makes TorchScript classes of all modules that it finds, and fails on some that it need not know: on
     properties that raise, and on classes with a metaclass of their own.
     """
-
     require = scripted() if sizes else None
 
     class Plain(nn.Module):
@@ -99,9 +98,7 @@ def _plain(model: nn.Module, sizes: Sequence[Check]) -> nn.Module:
             given = list(inputs)
             for check in sizes:
                 assert require is not None
-                given[check.index] = require(
-                    given[check.index], check.dim, check.limit.min, check.most, check.text
-                )
+                given[check.index] = require(given[check.index], check.dim, check.limit.min, check.most, check.text)
             results: tuple[Tensor, ...] = model(*given)
             return results
 

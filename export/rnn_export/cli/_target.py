@@ -81,9 +81,7 @@ def limited(given: Mapping[str, Any], target: str, limits: Sequence[Axis]) -> di
     return {
         **given,
         "axes": {
-            name: {
-                dim: stated.get(axis.name if isinstance(axis, Axis) else axis, axis) for dim, axis in named.items()
-            }
+            name: {dim: stated.get(axis.name if isinstance(axis, Axis) else axis, axis) for dim, axis in named.items()}
             for name, named in axes.items()
         },
     }

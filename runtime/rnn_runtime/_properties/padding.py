@@ -103,9 +103,9 @@ def _padded(subject: Subject, axis: str) -> str | None:
     states = {pair.output for pair in subject.signature.states}
     limit = subject.signature.limit(axis)
     for wanted in _STEPS:
-        steps = limit.nearest(limit.nearest(wanted + _MORE) - _MORE)
-        sizes = subject.within({name: wanted if name in subject.sequences else _ROWS for name in subject.signature.axis_names})
-        sizes[axis] = steps
+        names = subject.signature.axis_names
+        sizes = subject.within({name: wanted if name in subject.sequences else _ROWS for name in names})
+        steps = sizes[axis] = limit.nearest(limit.nearest(wanted + _MORE) - _MORE)
         rows = subject.draw(sizes)
         longer = dict(rows)
         for spec in subject.signature.inputs:

@@ -22,7 +22,7 @@ class Rows:
         if not any(subject.batch in spec.axes for spec in subject.signature.outputs):
             return f"no output has the axis {subject.batch!r}"
         limit = subject.signature.limit(subject.batch)
-        return None if limit.allows(1) else f"the limit of {subject.batch!r} is {limit.sizes}, so that no row runs alone"
+        return None if limit.allows(1) else f"the limit of {subject.batch!r} is {limit.sizes}: no row runs alone"
 
     def space(self, subject: Subject) -> dict[str, tuple[int, int]]:
         """Two rows or more."""

@@ -23,7 +23,7 @@ class Split:
             return "the recurrent layers run over no one axis of the inputs"
         limit = subject.signature.limit(subject.sequence)
         if not limit.allows(2 * limit.min):
-            return f"the limit of {subject.sequence!r} is {limit.sizes}, so that no sequence comes in two pieces"
+            return f"the limit of {subject.sequence!r} is {limit.sizes}: too short for two pieces"
         return None
 
     def space(self, subject: Subject) -> dict[str, tuple[int, int]]:

@@ -16,13 +16,13 @@ class Check(NamedTuple):
     """One size to look at before a model runs.
 
     Attributes:
-        index: which of the inputs.
+        input: which of the inputs.
         dim: which of its dimensions.
         limit: what it has to be.
         text: what to say where it is not.
     """
 
-    index: int
+    input: int
     dim: int
     limit: LimitSpec
     text: str

@@ -66,8 +66,8 @@ def _require_sizes(program: ExportedProgram, sizes: Sequence[Check]) -> None:
     first = next(node for node in graph.nodes if node.op != "placeholder")
     with graph.inserting_before(first):
         for check in sizes:
-            value = inputs[check.index].meta["val"].shape[check.dim]
-            size = graph.call_function(aten.sym_size.int, (inputs[check.index], check.dim))
+            value = inputs[check.input].meta["val"].shape[check.dim]
+            size = graph.call_function(aten.sym_size.int, (inputs[check.input], check.dim))
             size.meta["val"] = value
             ends = [(operator.ge, check.limit.min)]
             ends += [] if check.limit.max is None else [(operator.le, check.limit.max)]

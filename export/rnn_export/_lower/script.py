@@ -84,7 +84,7 @@ class _Writer:
                 parameters.append(names[node])
         self.device = f"{parameters[0]}.device"
         for check in sizes:
-            size = f"{parameters[check.index]}.size({check.dim})"
+            size = f"{parameters[check.input]}.size({check.dim})"
             self.line(f"assert {check.limit.min} <= {size} and {size} <= {check.most}, {check.text!r}")
         results = self.body(self.program.graph, names)
         declared = "".join(f", {name}: Tensor" for name in parameters)

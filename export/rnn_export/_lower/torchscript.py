@@ -98,7 +98,7 @@ def _plain(model: nn.Module, sizes: Sequence[Check]) -> nn.Module:
             given = list(inputs)
             for check in sizes:
                 assert require is not None
-                given[check.index] = require(given[check.index], check.dim, check.limit.min, check.most, check.text)
+                given[check.input] = require(given[check.input], check.dim, check.limit.min, check.most, check.text)
             results: tuple[Tensor, ...] = model(*given)
             return results
 

@@ -17,7 +17,7 @@ from rnn_runtime._bundle import ONNX, STEP
 from . import _backends, _lower, _targets
 from ._alone import alone
 from ._axis import Axis
-from ._capture import Captured, Layer, capture, fix
+from ._capture import Captured, Layer, capture, fix, limits
 from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import REWRITES, Quantized, check_precision, measured_tolerance, quantize
@@ -138,6 +138,8 @@ def export(
         "opset": opset,
         "tolerance": tolerance,
     }
+    if declared := limits.split(axes)[1]:
+        options["limits"] = {axis: [limit.min, limit.max] for axis, limit in declared.items()}
     _lower.check(formats, lowering)
     profile = _targets.find(target, opset, formats)
     rewrite = REWRITES.get(precision)

@@ -231,7 +231,8 @@ def _exported(
             f"the layers of {sealed.path} can be written as {' or '.join(map(repr, others))} too, which is proven "
             f"against the model again: name the TARGET that it was exported from"
         )
-    declared = [Axis(limit.axis, limit.min, limit.max) for limit in sealed.signature.limits if not limit.reason]
+    declared = [Axis(axis, least, most) for axis, (least, most) in options.get("limits", {}).items()]
+    options = {name: value for name, value in options.items() if name != "limits"}
     folders, refused = {}, {}
     for lowering in others:
         given = limited(arguments(target, weights), target, declared)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import rnn_runtime
 from rnn_export import Axis, InputError, export, scan, verify
-from rnn_export._capture.limits import larger, others
+from rnn_export._capture.limits import larger, narrowed, others
 from rnn_export._reference import grid
 from rnn_export.cli import main
 from rnn_runtime import LimitSpec, Signature, StreamPool
@@ -313,6 +313,15 @@ def test_the_grid_holds_both_ends_and_nothing_outside(limit: LimitSpec, sizes: s
     assert all(limit.allows(shape["t"]) for shape in shapes)
 
 
+def test_limits_of_one_axis_hold_together() -> None:
+    declared = {"t": LimitSpec("t", 2, 512), "n": LimitSpec("n", 1, 8)}
+    found = narrowed(declared, LimitSpec("t", 10, None, "a.py:3"))
+    assert found == {"t": LimitSpec("t", 10, 512, "a.py:3"), "n": LimitSpec("n", 1, 8)}
+    found = narrowed(found, LimitSpec("t", 1, 300, "a.py:9"))
+    assert found["t"] == LimitSpec("t", 10, 300, "a.py:3; a.py:9")
+    assert narrowed({}, LimitSpec("t", 4)) == {"t": LimitSpec("t", 4)}
+
+
 def test_other_sizes_stay_within() -> None:
     limits = {"t": LimitSpec("t", 3, 5)}
     assert list(others(limits, "t", 8, besides=(4,))) == [5, 3]
@@ -369,3 +378,16 @@ def test_limits_that_the_command_line_does_not_know_are_refused(
     code, said = command("export", "hello", "-o", str(tmp_path / "bundle"), *options)
     assert code == 2
     assert text in said
+
+
+def test_tune_repeats_them(command: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    path = tmp_path / "hello"
+    command("export", "hello", "-o", str(path), "--format", "onnx", "--limit", "sequence=2..30")
+    code, said = command(
+        "tune", str(path), "hello", "--batch", "1", "--sequence", "4", "--rounds", "3", "--seconds", "0.01"
+    )
+    assert code == 0, said
+    assert rnn_runtime.load(path).signature.limits == (LimitSpec("sequence", 2, 30),)
+    code, said = command("tune", str(path), "hello", "--sequence", "1")
+    assert code == 2
+    assert "what is to be timed has size 1 along 'sequence'; the model was exported for 2 to 30" in said

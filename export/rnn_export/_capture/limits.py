@@ -55,6 +55,15 @@ def of(limits: Limits, signature: Signature) -> tuple[LimitSpec, ...]:
     return tuple(limits[axis] for axis in signature.axis_names if axis in limits)
 
 
+def narrowed(limits: Limits, new: LimitSpec) -> dict[str, LimitSpec]:
+    """`limits` with another one, which holds beside what its axis has already; the reasons of both are kept."""
+    old = limits.get(new.axis, LimitSpec(new.axis))
+    ends = [end for end in (old.max, new.max) if end is not None]
+    reasons = dict.fromkeys(limit.reason for limit in (old, new) if limit.reason)
+    both = LimitSpec(new.axis, max(old.min, new.min), min(ends, default=None), "; ".join(reasons))
+    return {**limits, new.axis: both}
+
+
 def require(limits: Limits, sizes: Mapping[str, int]) -> None:
     """See that limits leave the example's own sizes, and more than one size each.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 import rnn_runtime
 from rnn_export import Axis, InputError, export, scan, verify
+from rnn_export._capture import capture
 from rnn_export._capture.limits import larger, narrowed, others
+from rnn_export._lower import lower
 from rnn_export._reference import grid
 from rnn_export.cli import main
 from rnn_runtime import LimitSpec, Signature, StreamPool
@@ -134,9 +137,9 @@ def test_each_artifact_refuses_what_is_outside(
         assert name != "onnx" or isinstance(caught.value, InputError)
 
 
-def artifacts(path: Path) -> dict[str, Any]:
+def artifacts(path: Path, graph: str = "") -> dict[str, Any]:
     """What runs each file: the runtime, or PyTorch alone."""
-    model = rnn_runtime.load(path)
+    model = rnn_runtime.load(path / graph)
     found = {"onnx": lambda *inputs: model.run(tuple(i.numpy() for i in inputs[:1]), {"h": inputs[1].numpy()}).values()}
     found["torchscript"] = torch.jit.load(path / "model.pt")
     if (path / "model.pt2").exists():
@@ -159,6 +162,23 @@ def test_a_least_size_is_in_the_files_themselves(least: int, tmp_path: Path) -> 
         for steps in {least - 1, 10} - {0}:
             with pytest.raises(Exception, match=r"exported for|Guard failed"):
                 run(*example(1, steps))
+
+
+@pytest.mark.parametrize("model", [Decides(), Loops()])
+def test_a_limit_that_is_found_after_the_trace_is_in_the_files(model: nn.Module, tmp_path: Path) -> None:
+    captured = capture(model, example(), axes=AXES)
+    found = (LimitSpec("batch", 2, 3, "model.py:3: `if x.size(0) > 3`"), captured.signature.limit("sequence"))
+    captured = replace(captured, signature=replace(captured.signature, limits=found))
+    loops = isinstance(model, Loops)
+    lower(captured, tmp_path, ["onnx", "torchscript"] if loops else ["onnx", "torchscript", "pt2"])
+    for name, run in artifacts(tmp_path, "model.onnx").items():
+        with torch.no_grad():
+            for rows in (2, 3):
+                run(*example(rows))
+            for rows in (1, 4):
+                said = r"model\.py:3: `if x\.size\(0\) > 3`"
+                with pytest.raises(Exception, match=said if name != "pt2" else rf"{said}|Guard failed"):
+                    run(*example(rows))
 
 
 def test_a_stream_and_a_pool_hold_to_them(bundle: Any) -> None:
@@ -244,6 +264,31 @@ def test_what_single_steps_need_is_not_written_where_there_are_none(tmp_path: Pa
 
     assert (made("any", Axis("sequence", max=20)) / "step.onnx").exists()
     assert not (made("limited", Axis("sequence", min=2, max=20)) / "step.onnx").exists()
+
+
+@pytest.mark.parametrize(("least", "most"), [(LEAST, None), (LEAST, 30), (1, 6)])
+def test_a_python_loop_is_rolled_from_lengths_within(least: int, most: int | None, tmp_path: Path) -> None:
+    class Cells(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.table = nn.GRUCell(3, 4), nn.Parameter(torch.randn(most or 100, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if most is not None:
+                x = x + self.table[: x.size(1)]  # fails beyond
+            if x.size(1) < least:
+                x = x * 2
+            h, steps = x.new_zeros(x.size(0), 4), []
+            for t in range(x.size(1)):
+                h = self.cell(x[:, t], h)
+                steps.append(h)
+            return torch.stack(steps, 1)
+
+    x = example(2, least + 1)[0]
+    axes = {"x": {0: "batch", 1: Axis("sequence", min=least, max=most)}}
+    made = export(Cells(), x, tmp_path / "bundle", axes=axes, formats=["onnx"])
+    assert not made.refused
+    assert all(made.signature.limit("sequence").allows(row.shape["sequence"]) for row in made.report.rows)
 
 
 def test_fixed_sizes_are_within_and_take_their_limit_away(tmp_path: Path) -> None:

@@ -123,7 +123,10 @@ def _unrolled(
 
 
 def _first(lengths: Sequence[Length], stride: int, limits: Limits) -> tuple[int, ...]:
-    """The lengths of the first point: short ones, and of an axis with a limit some within, below its largest, where a slice up to it ends."""
+    """The lengths of the first point: short ones, and of an axis with a limit some within.
+
+    They stay below its largest, at which a slice of a table takes all of it and is no operation.
+    """
     first: list[int] = []
     for shortest, length in zip(LENGTHS, lengths, strict=False):
         steps, limit = shortest * stride, limits.get(length.axis)

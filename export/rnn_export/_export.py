@@ -180,6 +180,7 @@ def export(
             operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
             shapes = grid(captured.sizes, captured.sequences, captured.signature.limits)
             cases, refused = reference.cases(captured.with_forks(shapes))
+            limits.require_ends(captured.signature.limits, [case.sizes for case in cases], refused)
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]

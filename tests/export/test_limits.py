@@ -331,6 +331,19 @@ def test_limits_that_do_not_fit_are_refused(axes: Any, text: str, tmp_path: Path
         export(Decides(), example(), tmp_path / "bundle", axes=axes)
 
 
+@pytest.mark.parametrize(("least", "most", "end"), [(3, 30, 30), (2, 20, 2)])
+def test_an_end_that_the_model_itself_refuses_is_refused(least: int, most: int, end: int, tmp_path: Path) -> None:
+    class Between(Decides):
+        def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            if not 3 <= x.size(1) <= 29:
+                raise ValueError("no such size")
+            return self.rnn(x, h)
+
+    axes = {"x": {0: "batch", 1: Axis("sequence", min=least, max=most)}, "h": {1: "batch"}}
+    with pytest.raises(InputError, match=f"{least} to {most}, and eager PyTorch itself takes no input of size {end}"):
+        export(Between(), example(), tmp_path / "bundle", axes=axes, formats=["onnx"])
+
+
 def test_the_ends_may_be_the_examples_own(tmp_path: Path) -> None:
     axes = {"x": {0: Axis("batch", min=2, max=ROWS), 1: Axis("sequence", min=11, max=12)}, "h": {1: "batch"}}
     made = export(Decides(), example(), tmp_path / "bundle", axes=axes)

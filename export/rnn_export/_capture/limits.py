@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rnn_runtime import InputError, LimitSpec, Signature, TensorSpec
@@ -85,6 +85,24 @@ def require(limits: Limits, sizes: Mapping[str, int]) -> None:
                 f"the limit of {axis!r} leaves the size {size} alone{because}: leave the axis out of `axes`, so that "
                 "it keeps the example's size, or take the decision by size out of the model"
             )
+
+
+def require_ends(
+    limits: Iterable[LimitSpec], taken: Sequence[Mapping[str, int]], refused: Sequence[Mapping[str, int]]
+) -> None:
+    """See that the model itself takes the ends of the limits that were declared, as far as they were tried.
+
+    Raises:
+        InputError: it does not.
+    """
+    for limit in limits:
+        for end in (limit.min, limit.max):
+            tried = any(sizes.get(limit.axis) == end for sizes in refused)
+            if tried and not limit.reason and not any(sizes.get(limit.axis) == end for sizes in taken):
+                raise InputError(
+                    f"the limit of {limit.axis!r} is {limit.sizes}, and eager PyTorch itself takes no input of size "
+                    f"{end} there: declare the sizes that the model takes"
+                )
 
 
 def allowed(limits: Limits, sizes: Mapping[str, int]) -> bool:

@@ -39,7 +39,12 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
     """
     model, other = wide_copy(prepared.flat), wide_copy(rolled)
     named = {number for number in whole_numbers(prepared.flat.model) if 0 < number <= LONGEST - 2}
+    plain = [prepared.limits[one.axis] for one in lengths if one.size is None and one.axis in prepared.limits]
+    ends = {end for limit in plain for end in (limit.min, limit.max) if end is not None}
+    named |= {end for end in ends if end <= LONGEST - 2}
     longest = max([LONG, *(number + 2 for number in named)])
+    longest = min([longest, *(limit.max for limit in plain if limit.max is not None)])
+    compared = False
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
     for point, rest in _trials(named, longest, lengths):
         sizes = _sizes(prepared, lengths, point, rest)
@@ -57,8 +62,11 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
             except REFUSED as error:
                 reason = str(error).strip().splitlines()[0]
                 raise Unalike(f"the loop of {_said(point)} steps is another one than that of few ({reason})") from None
+        compared = True
         if not all(_equal(a, b) for a, b in zip(want, got, strict=True)):
             raise Unalike(f"the loop of {_said(point)} steps does something else than that of few")
+    if prepared.limits and not compared:
+        raise Unalike("the limits leave no length at which the rolled loop can be held against the model")
 
 
 def _points(longest: int, count: int) -> list[tuple[int, ...]]:

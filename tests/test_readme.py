@@ -76,7 +76,7 @@ def test_the_examples_run_in_the_order_of_the_readme(tmp_path, monkeypatch, caps
 def test_the_examples_of_the_guide_run_in_its_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     scope = {"__name__": "guide"}
     for block in blocks:
         exec(compile(block, "models.md", "exec"), scope)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rnn_runtime import BundleError, DependencyError, DeviceError, Error, InputError, MismatchError, Report, Row
 from rnn_runtime import __version__ as __version__
 
+from ._axis import Axis
 from ._errors import ExportError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._verify import verify
 
 __all__ = [
+    "Axis",
     "Bundle",
     "BundleError",
     "DependencyError",

@@ -17,7 +17,8 @@ from rnn_runtime._bundle import ONNX, STEP
 
 from . import _backends, _lower, _targets
 from ._alone import alone
-from ._capture import Captured, Layer, capture, fix
+from ._axis import Axis
+from ._capture import Captured, Layer, capture, fix, limits
 from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._hold import hold
 from ._inspect import count_operators, inspect, inspect_step
@@ -57,7 +58,7 @@ def export(
     example_inputs: Any,
     path: str | os.PathLike[str],
     *,
-    axes: Mapping[str, Mapping[int, str]] | None = None,
+    axes: Mapping[str, Mapping[int, str | Axis]] | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     lengths: str | None = None,
@@ -87,7 +88,8 @@ def export(
         axes: for each input, dimension -> axis name, as in {"x": {0: "batch", 1: "sequence"}}. Dimensions that are not
             named keep the example's size, but those of an input with no axes at all (a state, lengths) follow the
             others where the model needs it. Inferred for a bare nn.RNN, nn.LSTM or nn.GRU, whose inputs are called
-            input, h_0 and c_0.
+            input, h_0 and c_0. In the place of a name, `rnn_export.Axis("sequence", min=10, max=512)` states limits:
+            the bundle is verified within them, and refuses other sizes.
         input_names: names for the inputs, in order; forward's argument names if None.
         output_names: names for the outputs, in order.
         lengths: the input that holds the lengths of packed sequences; found by itself if None.
@@ -138,6 +140,8 @@ def export(
         "opset": opset,
         "tolerance": tolerance,
     }
+    if declared := limits.split(axes)[1]:
+        options["limits"] = {axis: [limit.min, limit.max] for axis, limit in declared.items()}
     _lower.check(formats, lowering)
     profile = _targets.find(target, opset, formats)
     rewrite = REWRITES.get(precision)
@@ -181,7 +185,9 @@ def export(
             if target is not None:
                 _targets.require(target, graph)
             operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
-            cases, refused = reference.cases(captured.with_tried(grid(captured.sizes, captured.sequences)))
+            shapes = grid(captured.sizes, captured.sequences, captured.signature.limits)
+            cases, refused = reference.cases(captured.with_tried(shapes))
+            limits.require_ends(captured.signature.limits, [case.sizes for case in cases], refused)
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnn_runtime import InputError, Signature
+from rnn_runtime import InputError, LimitSpec, Signature
 
 from ._capture.module import REFUSED, Flat, float64, wide_copy
 from ._capture.sample import Sampler
@@ -124,23 +124,31 @@ class Reference:
         )
 
 
-def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str, int]]:
+def grid(
+    traced: Mapping[str, int], sequences: Collection[str], limits: Sequence[LimitSpec] = ()
+) -> list[dict[str, int]]:
     """The sizes that an export is compared at: 1, primes, sizes far above the traced ones, and the traced ones.
 
-    Of an axis that is long in the example, half as much again and twice as much too.
+    Of an axis that is long in the example, half as much again and twice as much too; of one with a limit, both of its
+    ends where they are not very long, and no size outside.
 
     The first axis meets every size of the second; further axes take turns, so that no two axes always agree.
 
     Args:
         traced: axis -> the size that was traced.
         sequences: the axes that recurrent layers run over, which take larger sizes than the others.
+        limits: of the axes.
     """
     if not traced:
         return [{}] * FIXED
+    known = {limit.axis: limit for limit in limits}
     ordered = sorted(traced, key=lambda axis: axis in sequences)
     lists = [
         # a model whose example is that long (samples of a wave) may take nothing short
-        (*(LENGTHS if axis in sequences else BATCHES), *((3 * size // 2, 2 * size) if size > LENGTHS[-1] else ()))
+        _within(
+            known.get(axis, LimitSpec(axis)),
+            (*(LENGTHS if axis in sequences else BATCHES), *((3 * size // 2, 2 * size) if size > LENGTHS[-1] else ())),
+        )
         for axis, size in ((axis, traced[axis]) for axis in ordered)
     ]
     shapes = []
@@ -151,6 +159,14 @@ def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str
     return [*shapes, dict(traced)]
 
 
+def _within(limit: LimitSpec, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes that a limit allows, with its ends, of which a very long one is there only where nothing else is."""
+    ends = [end for end in (limit.min, limit.max) if end is not None and end != 1]
+    near = [end for end in ends if end <= LONG_END]
+    found = sorted({*near, *(size for size in sizes if limit.allows(size))})
+    return tuple(found or ends)
+
+
 DRAWS = 4
 """How often to draw before sizes count as refused: a row of a mask may come out empty."""
 FIXED = 4
@@ -158,3 +174,5 @@ FIXED = 4
 
 BATCHES = (1, 2, 7)
 LENGTHS = (1, 2, 13, 64)
+LONG_END = 600
+"""Of a limit, a longer end is not tried at each export: it takes long."""

@@ -44,21 +44,28 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
         ExportError: they differ; names the first module whose results do, or the axis that cannot be cut.
     """
     axis = _axis(captured)
+    limit = captured.signature.limit(axis)
     unusable = ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
     numbers = _numbers(captured)
-    most = captured.limits[axis].max if axis in captured.limits else None
-    steps = min(max([STEPS, *(2 * number + 3 for number in numbers)]), most or LARGEST * 3)
+    steps = limit.nearest(max([STEPS, 3 * limit.min, *(2 * number + 3 for number in numbers)]))
     try:
         start = time.perf_counter()
         whole, everything, seen = _whole(captured, reference, axis, steps)
-        if steps < LONG <= (most or LONG) and time.perf_counter() - start < QUICK:
+        if steps < LONG and limit.nearest(LONG) == LONG and time.perf_counter() - start < QUICK:
             whole, everything, seen = _whole(captured, reference, axis, LONG)
     except REFUSED:
         raise unusable from None
     steps = int(next(t.shape[spec.axes.index(axis)] for spec, t in _along(captured, whole, axis)))
     tried = 0
     near = {number + more for number in sorted(numbers)[-FEW:] for more in (0, 1)}
-    for split in sorted({*SPLITS, *near, steps // 2, steps - 1} & set(range(1, steps))):
+    splits = {*SPLITS, *near, steps // 2, steps - 1, limit.min, steps - limit.min}
+    splits = {cut for cut in splits if limit.min <= cut <= steps - limit.min and 0 < cut < steps}
+    if not splits:
+        raise ExportError(
+            f"state='lift', but the limit of {axis!r} is {limit.sizes}, so that no sequence comes in two pieces: "
+            "widen the limit, or use state='none'"
+        )
+    for split in sorted(splits):
         try:
             first, seen_first = _watched(reference, _piece(captured, whole, axis, 0, split))
             rest = _piece(captured, whole, axis, split, steps)
@@ -112,18 +119,10 @@ def _numbers(captured: Captured) -> set[int]:
 
 
 _SHAPES = (
-    "view",
-    "reshape",
-    "expand",
-    "new_zeros",
-    "new_ones",
-    "zeros",
-    "ones",
-    "full",
-    "empty",
-    "unflatten",
-    "repeat",
+    *("view", "reshape", "expand", "repeat", "unflatten"),
+    *("new_zeros", "new_ones", "zeros", "ones", "full", "empty"),
 )
+"""How the names of operators end whose numbers are sizes."""
 
 
 def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) -> None:
@@ -134,9 +133,16 @@ def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) 
     lengths = captured.signature.lengths
     assert lengths is not None
     batch = captured.signature.input(lengths.input).axes[0]
-    inputs = reference.draw({**captured.sizes, axis: _ROWS, str(batch): 3}, seed=0)
+    rows, limit = captured.signature.limit(str(batch)), captured.signature.limit(axis)
+    if not (rows.allows(1) and rows.allows(3)):
+        raise ExportError(
+            f"state='lift' is proven with three rows and with one, and the limit of {batch!r} is {rows.sizes}: widen "
+            "it, or use state='none'"
+        )
+    steps = limit.nearest(max(_ROWS, limit.min))
+    inputs = reference.draw({**captured.sizes, axis: steps, str(batch): 3}, seed=0)
     inputs |= {name: torch.zeros_like(inputs[name]) for name in reference.states}
-    inputs[lengths.input] = torch.tensor([3, _ROWS, 7]).to(inputs[lengths.input].dtype)
+    inputs[lengths.input] = torch.tensor([limit.nearest(3), steps, limit.nearest(7)]).to(inputs[lengths.input].dtype)
     try:
         with torch.no_grad():
             together = reference.float64(inputs)

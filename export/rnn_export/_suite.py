@@ -129,11 +129,12 @@ class Suite:
 
     def _cases(self) -> list[Case]:
         """The grid, further sizes that the export was compared at, and ten times the traced sizes."""
-        *shapes, traced = grid(self.traced, self.over)
+        *shapes, traced = grid(self.traced, self.over, self.sealed.signature.limits)
         shapes += [shape for shape in self._exported() if shape not in (*shapes, traced)]
         shapes.append(traced)
         if self.level != "quick":
-            shapes.insert(0, {axis: 10 * size for axis, size in self.traced.items()})
+            far = {axis: self.sealed.signature.limit(axis).nearest(10 * size) for axis, size in self.traced.items()}
+            shapes.insert(0, far)
         return self.reference.cases(shapes)[0]
 
     def _exported(self) -> list[dict[str, int]]:
@@ -204,7 +205,8 @@ class Suite:
                 found.setdefault(check.backend, []).append(yardstick(check.trial))
         for row in sorted(report.failures, key=_size):
             found.setdefault(row.backend, []).extend(case for case in cases if case.sizes == row.shape)
-        plain = cases or [yardstick({**dict.fromkeys(self.traced, 2), "values": 4, "seed": 0})]
+        few = self._live.within(dict.fromkeys(self.traced, 2))
+        plain = cases or [yardstick({**few, "values": 4, "seed": 0})]
         return {"": plain[-1:], **found}
 
     def _subject_case(self, trial: Mapping[str, int]) -> Case:
@@ -251,7 +253,8 @@ def _draw(draw: Draw, yardstick: Yardstick, over: Collection[str]) -> Draw:
     lengths = draw.signature.lengths
     if lengths is None:
         return draw
-    sizes = {axis: 7 if axis in over else 4 for axis in draw.signature.axis_names}
+    wanted = {axis: 7 if axis in over else 4 for axis in draw.signature.axis_names}
+    sizes = {axis: draw.signature.limit(axis).nearest(size) for axis, size in wanted.items()}
     for choice in (draw, replace(draw, sorted_lengths=True), replace(draw, sorted_lengths=True, full_lengths=True)):
         if lengths.full and not choice.full_lengths:
             continue

@@ -20,6 +20,7 @@ from rnn_runtime._report import compare
 from rnn_runtime._text import aligned
 from rnn_runtime._verify import hardware, sequences
 
+from ._axis import Axis
 from ._bench import Worker, check_numbers, in_turns, require_equal, sizes_of, whole
 from ._capture import Layer
 from ._errors import ExportError
@@ -223,16 +224,19 @@ def _exported(
     folder: Path,
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """A verified bundle of the same model for each lowering, in `folder`; and why some cannot be had."""
-    from .cli._target import arguments
+    from .cli._target import arguments, limited
 
     if target is None:
         raise InputError(
             f"the layers of {sealed.path} can be written as {' or '.join(map(repr, others))} too, which is proven "
             f"against the model again: name the TARGET that it was exported from"
         )
+    declared = [Axis(axis, least, most) for axis, (least, most) in options.get("limits", {}).items()]
+    options = {name: value for name, value in options.items() if name != "limits"}
     folders, refused = {}, {}
     for lowering in others:
-        made = {**arguments(target, weights), **options, "lowering": lowering}
+        given = limited(arguments(target, weights), target, declared)
+        made = {**given, **options, "lowering": lowering}
         try:
             folders[lowering] = export(path=folder / lowering, **made).path
         except (ExportError, MismatchError) as error:

@@ -17,7 +17,7 @@ from rnn_runtime._verify import Progress, check_level, check_trial
 
 from ._alone import alone
 from ._capture import Prepared, prepare, sequences, traced
-from ._capture.axes import dynamic
+from ._capture.limits import stated
 from ._capture.module import Flat
 from ._capture.sample import Sampler
 from ._compare import check_tolerance
@@ -125,7 +125,7 @@ def bound(model: nn.Module, sealed: Sealed, example_inputs: Any = None) -> Prepa
         prepared = prepare(
             model,
             example_inputs,
-            axes={spec.name: dynamic(spec) for spec in own},
+            axes={spec.name: stated(sealed.signature, spec) for spec in own},
             input_names=[spec.name for spec in own],
             state="lift" if lifted else "auto" if sealed.signature.states else "none",
         )

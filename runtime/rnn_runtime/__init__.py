@@ -27,7 +27,7 @@ from ._errors import (
 )
 from ._model import Model, load
 from ._result import Result
-from ._signature import IdsSpec, LengthsSpec, Signature, StateSpec, TensorSpec
+from ._signature import IdsSpec, LengthsSpec, LimitSpec, Signature, StateSpec, TensorSpec
 from ._stream import Stream
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ __all__ = [
     "IdsSpec",
     "InputError",
     "LengthsSpec",
+    "LimitSpec",
     "MismatchError",
     "Model",
     "Percentiles",

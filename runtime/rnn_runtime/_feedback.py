@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _feeds, _values
+from . import _feeds, _guards, _values
 from ._errors import InputError
 from ._signature import Signature
 
@@ -33,6 +33,9 @@ def feedback(
     given: dict[str, Any] = dict(_feeds.gather(signature, inputs))
     taken, made = signature.input(name), signature.output(output)
     times = {axis for axis in taken.axes if isinstance(axis, str) and axis != batch}
+    for limit in signature.limits:
+        if steps > 1 and limit.axis in times and not limit.allows(1):
+            raise InputError(_guards.beyond(limit, 1, "each step that is fed back has"))
 
     def last(array: NDArray[Any]) -> NDArray[Any]:
         """What comes of the last step, with the axes of the input."""

@@ -43,7 +43,7 @@ def make(signature: Signature, inputs: object, state: object = None, lengths: ob
                 sizes.add(spec, array.shape)
         elif spec.name in needed:
             problems.append(f"the input {spec.name!r} is missing: give it as {spec}")
-    problems += sizes.conflicts()
+    problems += [*sizes.conflicts(), *sizes.outside(signature.limits)]
     _check_lengths(signature, arrays, sizes, problems)
     for lengths in signature.more_lengths:
         if not problems and lengths.input in arrays:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import InputError, UnknownId
-from ._signature import IdsSpec, LengthsSpec, TensorSpec
+from ._signature import IdsSpec, LengthsSpec, LimitSpec, TensorSpec
 
 
 class Sizes:
@@ -41,6 +41,30 @@ class Sizes:
             for axis, sizes in self._seen.items()
             if len(sizes) > 1
         ]
+
+    def outside(self, limits: Iterable[LimitSpec]) -> list[str]:
+        """What to say of each axis of a size that the model is not exported for."""
+        return [
+            beyond(limit, size, f"{_quoted(names)} {'has' if len(names) == 1 else 'have'}")
+            for limit in limits
+            for size, names in self._seen.get(limit.axis, {}).items()
+            if not limit.allows(size)
+        ]
+
+
+def beyond(limit: LimitSpec, size: int, owner: str) -> str:
+    """What to say of a size outside of a limit; `owner` has it, as in "'x' has"."""
+    because = f" ({limit.reason})" if limit.reason else ""
+    return (
+        f"{owner} size {size} along {limit.axis!r}; the model was exported for {limit.sizes}{because}: "
+        "give a size within, or export a second bundle for the others"
+    )
+
+
+def require_single(limit: LimitSpec, instead: str) -> None:
+    """Raise InputError where an axis of rows does not take one row alone, as whoever joins rows has to run them."""
+    if not limit.allows(1):
+        raise InputError(f"{beyond(limit, 1, 'a row that nothing is joined with has')}; here use {instead}")
 
 
 def tensor(spec: TensorSpec, array: NDArray[Any]) -> list[str]:

@@ -59,6 +59,10 @@ def read(
         arrays[name] = _constant(known[name], value)
         if problems := _guards.tensor(known[name], arrays[name]):
             raise InputError("; ".join(problems))
+        sizes = _guards.Sizes()
+        sizes.add(known[name], arrays[name].shape)
+        if problems := sizes.outside(signature.limits):
+            raise InputError("; ".join(problems))
     _guards.refuse_ids(signature.ids, arrays)
     left = replace(
         signature,
@@ -66,6 +70,7 @@ def read(
         more_lengths=tuple(spec for spec in signature.more_lengths if spec.input not in arrays),
         ids=tuple(spec for spec in signature.ids if spec.input not in arrays),
     )
+    left = replace(left, limits=tuple(limit for limit in left.limits if limit.axis in left.axis_names))
     if not left.data_inputs:
         raise InputError("every input is held constant: leave one for `run` and `push` to give")
     return left, Options(arrays, {name: _context(left, name, value) for name, value in (context or {}).items()}, nan)

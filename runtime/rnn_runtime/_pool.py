@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from . import _fork
+from . import _fork, _guards
 from ._errors import Error, InputError, PoolFull, QueueFull, StreamClosed
 from ._independent import mixes_rows
 from ._metrics import PoolMetrics, Recorder
@@ -59,12 +59,14 @@ class StreamPool:
         max_wait_ms: how long a chunk waits for others to share its batch, in milliseconds; 0 waits for none.
         max_queue: how many chunks may wait in all, 4 per stream if left out. One stream has its share of them,
             max_queue / capacity and at least 1, so that it cannot fill the queue for the others.
-        max_batch: the most chunks in one batch; if left out `capacity`, or 1 where rows would change each other, as
-            in an int8 bundle, whose activations have one scale for the whole batch.
+        max_batch: the most chunks in one batch; if left out `capacity`, or the model's largest batch where that is
+            less, or 1 where rows would change each other, as in an int8 bundle, whose activations have one scale for
+            the whole batch.
         idle_timeout: a stream without a push for this many seconds is ended, and its slot freed; None ends none.
 
     Raises:
-        InputError: the model has no state, or a tensor without a batch axis, or a number is out of range.
+        InputError: the model has no state, or a tensor without a batch axis, or a number is out of range; or the
+            model takes no batch of 1, which a stream has that nobody shares a batch with.
     """
 
     def __init__(
@@ -79,15 +81,18 @@ class StreamPool:
     ) -> None:
         _require_count("capacity", capacity)
         max_queue = 4 * capacity if max_queue is None else max_queue
-        if max_batch is None:
-            max_batch = 1 if mixes_rows(model) else capacity
         _require_count("max_queue", max_queue)
-        _require_count("max_batch", max_batch)
+        if max_batch is not None:
+            _require_count("max_batch", max_batch)
         _require_time("max_wait_ms", max_wait_ms, "milliseconds, 0 or more", zero=True)
         if idle_timeout is not None:
             _require_time("idle_timeout", idle_timeout, "seconds above 0, or None", zero=False)
         self.capacity = capacity
         rows = self._rows = Rows(model, capacity)
+        if max_batch is None:
+            max_batch = 1 if mixes_rows(model) else min(capacity, rows.limit.max or capacity)
+        elif not rows.limit.allows(max_batch):
+            raise InputError(_guards.beyond(rows.limit, max_batch, "max_batch makes batches of"))
         wait = max_wait_ms / 1e3
         self._schedule = Schedule(
             max_batch, wait - min(_LATE, wait / 4), max_queue, max(1, max_queue // capacity), lambda: rows.unequal

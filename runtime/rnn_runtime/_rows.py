@@ -37,8 +37,12 @@ class Piece(NamedTuple):
 class Rows:
     """A row of state per slot, and the runs that gather rows, step them, and put them back.
 
+    Attributes:
+        limit: how many rows the model takes at once.
+
     Raises:
-        InputError: some input, output or state has no batch axis, so the rows of a batch cannot be told apart.
+        InputError: some input, output or state has no batch axis, so the rows of a batch cannot be told apart; or the
+            model takes no row alone.
     """
 
     def __init__(self, model: Model, capacity: int) -> None:
@@ -46,6 +50,8 @@ class Rows:
         self._no_nan = model._options.nan == "raise"
         self.signature = signature = model.signature
         self._axis = _rows_axis(signature, context=bool(model._options.context))
+        self.limit = signature.limit(self._axis)
+        _guards.require_single(self.limit, "Model.run or Model.stream")
         self._names = [spec.name for spec in signature.outputs]
         self._data = [(spec.name, spec, spec.axes.index(self._axis)) for spec in signature.data_inputs]
         specs = {state.input: signature.input(state.input) for state in signature.states}

@@ -11,6 +11,12 @@ import numpy as np
 from ._errors import BundleError
 
 VERSION = 1
+LIMITED_VERSION = 2
+"""Of a signature with limits: a runtime that knows none must not read it, since it would run sizes outside of them."""
+
+LARGEST = 2**31 - 1
+"""No limit is above it."""
+
 METADATA_KEY = "rnn_export.signature"
 """Where the signature lies: a key of an .onnx file's metadata_props and of a TorchScript file's extra files."""
 
@@ -103,6 +109,15 @@ class LimitSpec:
         """Whether `size` lies within."""
         return self.min <= size and (self.max is None or size <= self.max)
 
+    def nearest(self, size: int) -> int:
+        """`size` where it lies within, else the end that is nearer."""
+        return max(self.min, size if self.max is None else min(size, self.max))
+
+    @property
+    def sizes(self) -> str:
+        """The sizes in words, such as "10 to 512" or "10 or more"."""
+        return f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -134,6 +149,10 @@ class Signature:
         """The graph output of this name (KeyError if there is none)."""
         return {spec.name: spec for spec in self.outputs}[name]
 
+    def limit(self, axis: str) -> LimitSpec:
+        """The limit of an axis: one of 1 or more where none is stated."""
+        return {spec.axis: spec for spec in self.limits}.get(axis, LimitSpec(axis))
+
     @property
     def data_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that are neither state nor lengths: what a caller gives to each run."""
@@ -152,13 +171,14 @@ class Signature:
             return {"name": spec.name, "dtype": spec.dtype, "axes": list(spec.axes)}
 
         return {
-            "version": VERSION,
+            "version": LIMITED_VERSION if self.limits else VERSION,
             "inputs": [tensor(spec) for spec in self.inputs],
             "outputs": [tensor(spec) for spec in self.outputs],
             "states": [{"input": s.input, "output": s.output, "initial": s.initial} for s in self.states],
             "lengths": _plain(self.lengths) if self.lengths else None,
             **({"more_lengths": [_plain(spec) for spec in self.more_lengths]} if self.more_lengths else {}),
             **({"ids": [{"input": s.input, "size": s.size} for s in self.ids]} if self.ids else {}),
+            **({"limits": [_plain_limit(spec) for spec in self.limits]} if self.limits else {}),
         }
 
     def to_json(self) -> str:
@@ -188,10 +208,15 @@ def _read(data: object) -> Signature:
     if not isinstance(data, dict) or "version" not in data:
         raise BundleError("the signature has no version: it is damaged, or not one of rnn-export's")
     version = data["version"]
-    if version != VERSION:
+    if isinstance(version, bool) or version not in (VERSION, LIMITED_VERSION):
         raise BundleError(
-            f"the signature has version {version!r}; this rnn_runtime reads version {VERSION}: "
+            f"the signature has version {version!r}; this rnn_runtime reads versions {VERSION} and {LIMITED_VERSION}: "
             "upgrade rnn-export, or export the model again"
+        )
+    if ("limits" in data) != (version == LIMITED_VERSION):
+        raise BundleError(
+            f"the signature is damaged: version {LIMITED_VERSION} is for one with limits, and this has version "
+            f"{version}: export the model again"
         )
     try:
         inputs, outputs = (tuple(_tensor(item) for item in data[key]) for key in ("inputs", "outputs"))
@@ -200,11 +225,12 @@ def _read(data: object) -> Signature:
         lengths = None if lengths is None else _lengths(lengths)
         more = tuple(_lengths(item) for item in data.get("more_lengths", ()))
         ids = tuple(IdsSpec(str(item["input"]), int(item["size"])) for item in data.get("ids", ()))
+        limits = tuple(_limit(item) for item in data.get("limits", ()))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # int(inf) overflows
         raise BundleError(
             f"the signature is damaged: {type(error).__name__}: {error}: export the model again"
         ) from None
-    signature = Signature(inputs, outputs, states, lengths, more, ids)
+    signature = Signature(inputs, outputs, states, lengths, more, ids, limits)
     _check(signature)
     return signature
 
@@ -215,6 +241,20 @@ def _plain(spec: LengthsSpec) -> dict[str, Any]:
 
 def _lengths(item: Any) -> LengthsSpec:
     return LengthsSpec(str(item["input"]), str(item["axis"]), int(item["minimum"]), bool(item["full"]))
+
+
+def _plain_limit(spec: LimitSpec) -> dict[str, Any]:
+    return {"axis": spec.axis, "min": spec.min, "max": spec.max, "reason": spec.reason}
+
+
+def _limit(item: Any) -> LimitSpec:
+    axis, least, most, reason = item["axis"], item["min"], item["max"], item["reason"]
+    if not isinstance(axis, str) or not isinstance(reason, str):
+        raise ValueError(f"a limit has the axis {axis!r} and the reason {reason!r}")
+    for size in (least, LARGEST if most is None else most):
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST:
+            raise ValueError(f"the limit of {axis!r} is {least!r} to {most!r}")
+    return LimitSpec(axis, least, most, reason)
 
 
 def _tensor(item: Any) -> TensorSpec:
@@ -261,5 +301,12 @@ def _check(signature: Signature) -> None:
         spec = inputs.get(ids.input)
         if spec is None or not np.issubdtype(np.dtype(spec.dtype), np.integer) or ids.size < 1:
             problems.append(f"the ids input {ids.input!r} is not an integer tensor, or has no id to take")
+    if len({limit.axis for limit in signature.limits}) != len(signature.limits):
+        problems.append("an axis has two limits")
+    for limit in signature.limits:
+        if limit.axis not in signature.axis_names:
+            problems.append(f"the limit of {limit.axis!r} is of an axis that no input has")
+        if not limit.allows(limit.min):
+            problems.append(f"the limit of {limit.axis!r} is {limit.sizes}, which is no size at all")
     if problems:
         raise BundleError("the signature contradicts itself: " + "; ".join(problems))

@@ -43,6 +43,9 @@ class Start:
         self.given = given = _given(specs, initial or {})
         self.axis = axis = batch_axis(specs, given)
         self.batch = _checked(batch, axis is not None or bool(context))
+        limit = signature.limit(axis) if axis is not None else None
+        if limit is not None and not limit.allows(self.batch):
+            raise InputError(_guards.beyond(limit, self.batch, "the stream has"))
         self.states = dict(given)
         self.tails: Arrays = {}
         self.rows: dict[str, int | None] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rnn_runtime
-from rnn_runtime import Error, InputError, Model, Signature, TensorSpec
+from rnn_runtime import Error, InputError, LimitSpec, Model, Signature, TensorSpec
 from rnn_runtime.serve._batcher import Batcher
 
 
@@ -54,6 +54,17 @@ def test_what_comes_while_one_runs_is_joined(files: Path, runs: list[tuple[int, 
     assert runs == [(2, 3, 4), (38, 3, 4), (15, 5, 4), (70, 3, 4), (70, 3, 4)]
     for request, answer in zip(requests, answers, strict=True):
         np.testing.assert_allclose(answer["s_next"], model.run(request)["s_next"], rtol=1e-6)
+
+
+def test_what_is_joined_is_never_more_than_the_model_takes(files: Path, runs: list[tuple[int, ...]]) -> None:
+    model = rnn_runtime.load(files / "features.onnx")
+    limits = (LimitSpec("batch", 1, 7),)
+    model = replace(model, signature=replace(model.signature, limits=limits))
+    *answers, refused = ask(Batcher(model, workers=1), [*features(8, (2, 3, 4)), *features(1, (8, 3, 4))])
+    assert runs == [(2, 3, 4), (6, 3, 4), (6, 3, 4), (2, 3, 4)]
+    assert all(answer["s_next"].shape[0] == 2 for answer in answers)
+    assert isinstance(refused, InputError)
+    assert "'x', 's' have size 8 along 'batch'; the model was exported for 1 to 7" in str(refused)
 
 
 def test_one_that_fails_fails_alone(files: Path, runs: list[tuple[int, ...]]) -> None:

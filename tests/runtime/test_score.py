@@ -21,7 +21,7 @@ pa = pytest.importorskip("pyarrow", reason="the extra score brings it")
 pq = pytest.importorskip("pyarrow.parquet")
 
 import rnn_runtime  # noqa: E402
-from rnn_runtime import Error, InputError  # noqa: E402
+from rnn_runtime import Error, InputError, LimitSpec, Signature  # noqa: E402
 from rnn_runtime._score import Scorer, columns  # noqa: E402
 
 X = pa.list_(pa.list_(pa.float32()))
@@ -391,3 +391,30 @@ def test_what_comes_again_is_written_with_a_dictionary_and_floats_are_not(files:
     group = pq.read_metadata(tmp_path / "out" / "part-00000.parquet").row_group(0)
     found = {group.column(k).path_in_schema: group.column(k).has_dictionary_page for k in range(group.num_columns)}
     assert found == {"id": True, "labels.list.element": True, "output.list.element.list.element": False}
+
+
+def test_rows_run_together_within_the_limits(
+    bundle: Path, rnn_signature: Signature, reseal: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limited(*limits: LimitSpec) -> Scorer:
+        return Scorer(reseal(bundle, signature=replace(rnn_signature, limits=limits)), batch=5)
+
+    seen: list[int] = []
+    run = rnn_runtime.Model.run
+
+    def watched(self: Any, inputs: Any, **more: Any) -> Any:
+        seen.append(inputs["x"].shape[1])
+        return run(self, inputs, **more)
+
+    monkeypatch.setattr(rnn_runtime.Model, "run", watched)
+    rows = [np.zeros((4, 4), np.float32)] * 7
+    assert limited(LimitSpec("batch", 1, 3))(table(rows)).num_rows == 7
+    assert seen == [3, 3, 1]
+    with pytest.raises(InputError, match=r"exported for 2 or more: .*; here use Model.run"):
+        limited(LimitSpec("batch", 2))
+    scorer = limited(LimitSpec("sequence", 3, 6))
+    for steps in (3, 6):
+        scorer(table([np.zeros((steps, 4), np.float32)]))
+    for steps in (2, 7):
+        with pytest.raises(InputError, match=rf"row 1: 'x' has size {steps} along 'sequence'; .* exported for 3 to 6"):
+            scorer(table([np.zeros((3, 4), np.float32), np.zeros((steps, 4), np.float32)]))

@@ -52,7 +52,7 @@ def test_what_is_no_signature_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "text"),
     [
-        ("version", 2, "has version 2; this rnn_runtime reads version 1: upgrade"),
+        ("version", 3, "has version 3; this rnn_runtime reads versions 1 and 2: upgrade"),
         ("inputs", ..., "KeyError: 'inputs'"),
         ("states", ..., "KeyError: 'states'"),
         ("lengths", ..., "KeyError: 'lengths'"),

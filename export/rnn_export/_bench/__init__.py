@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from rnn_runtime import Error, InputError, MismatchError, _golden
+from rnn_runtime import Error, InputError, MismatchError, _golden, _guards
 from rnn_runtime._bundle import GOLDEN, ONNX, PT2, TORCHSCRIPT, Bundle
 from rnn_runtime._properties._draw import Draw
 from rnn_runtime._report import compare
@@ -220,11 +220,14 @@ def sizes_of(
     for axis, values in sizes.items():
         if not values or min(values) < 1:
             raise InputError(f"the sizes of {axis!r} are {list(values)}; expected 1 or more each")
+        limit = sealed.signature.limit(axis)
+        if beyond := [size for size in values if not limit.allows(size)]:
+            raise InputError(_guards.beyond(limit, beyond[0], "what is to be timed has"))
     own: dict[str, int] = {}
     for spec in sealed.signature.inputs:
         if spec.name in example:
             own |= {a: n for a, n in zip(spec.axes, example[spec.name].shape, strict=True) if isinstance(a, str)}
-    lists = [list(sizes.get(axis, [own.get(axis, 1)])) for axis in axes]
+    lists = [list(sizes.get(axis, [sealed.signature.limit(axis).nearest(own.get(axis, 1))])) for axis in axes]
     return (dict(zip(axes, combination, strict=True)) for combination in itertools.product(*lists))
 
 

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from rnn_runtime import InputError, LengthsSpec, Signature
+from rnn_runtime import InputError, LengthsSpec, Signature, _guards
 
+from .._axis import Axis
 from .._errors import ExportError
 from .._quiet import quiet
 from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
-from . import bare, graph
+from . import bare, graph, limits
 from .decide import Decision, Sample, decide
 from .describe import describe
 from .graph import Layer
@@ -89,11 +90,11 @@ class Captured(Prepared):
         trials = Trials(blank, candidate, draws, loops=self.rolled is not None, tolerance=tolerance)
         settled = settle_sizes(blank, trials, guards(self, self.program), surveys=not self.flat.stands_in)
         assert isinstance(settled, Captured)
-        return replace(settled, signature=replace(self.signature, limits=tuple(settled.limits.values())))
+        return replace(settled, signature=replace(self.signature, limits=limits.of(settled.limits, self.signature)))
 
     def within(self, sizes: Mapping[str, int]) -> bool:
         """Whether sizes lie within the limits."""
-        return all(limit.allows(sizes[axis]) for axis, limit in self.limits.items() if axis in sizes)
+        return limits.allowed(self.limits, sizes)
 
 
 def sequences(signature: Signature, over: Iterable[str]) -> set[str]:
@@ -106,7 +107,7 @@ def capture(
     model: nn.Module,
     example_inputs: Any,
     *,
-    axes: Mapping[str, Mapping[int, str]] | None = None,
+    axes: Mapping[str, Mapping[int, str | Axis]] | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     lengths: str | None = None,
@@ -148,7 +149,7 @@ def capture(
         signature,
         lengths=specs[0] if specs else None,
         more_lengths=tuple(specs[1:]),
-        limits=tuple(prepared.limits.values()),
+        limits=limits.of(prepared.limits, signature),
     )
     return Captured(
         **vars(prepared),
@@ -180,6 +181,8 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
             raise InputError(f"sizes names {axis!r}, but the dynamic axes are {', '.join(known)}: use those names")
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise InputError(f"the size of {axis!r} is {size!r}; expected a whole number of 1 or more")
+        if not captured.signature.limit(axis).allows(size):
+            raise InputError(_guards.beyond(captured.signature.limit(axis), size, "the files would have"))
     if isinstance(captured.flat, RolledFlat):
         raise InputError(
             "sizes fixes axes of a model with the lifted state of a Python loop, which takes any size only: leave "
@@ -207,6 +210,7 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
         output_paths=captured.output_paths,
         unlifted=None,
         fixed=sizes,
+        limits={axis: limit for axis, limit in captured.limits.items() if axis not in sizes},
     )
     rolled = None if unroll and captured.sequences <= set(sizes) else captured.rolled
     program = trace(prepared, rolled, whole=bool(specs) and all(spec.full for spec in specs))
@@ -222,6 +226,7 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
             signature,
             lengths=open_axes[0] if open_axes else None,
             more_lengths=tuple(spec for spec in specs if spec not in open_axes[:1]),
+            limits=limits.of(prepared.limits, signature),
         ),
         layers=layers,
         sampler=Sampler.of(signature, flat.inputs.example, specs),

@@ -63,12 +63,16 @@ def merged(known: Axes, given: Mapping[str, Mapping[int, str]]) -> dict[str, Map
     }
 
 
-def axes(layer: nn.RNNBase, inputs: Inputs) -> Axes:
+def first_axes(layer: nn.RNNBase, example_inputs: Any) -> dict[int, str]:
+    """The dynamic axes of a layer's first input; one of two dimensions has no batch."""
+    x = inputs(layer, example_inputs, with_state=False)[0]
+    if torch.as_tensor(x).dim() == 2:
+        return {0: "sequence"}
+    return {0: "batch", 1: "sequence"} if layer.batch_first else {0: "sequence", 1: "batch"}
+
+
+def axes(layer: nn.RNNBase, given: Inputs) -> Axes:
     """The dynamic axes of a layer's inputs; an input of two dimensions has no batch."""
-    if inputs.example[0].dim() == 2:
-        first: dict[int, str] = {0: "sequence"}
-        state: dict[int, str] = {}
-    else:
-        first = {0: "batch", 1: "sequence"} if layer.batch_first else {0: "sequence", 1: "batch"}
-        state = {1: "batch"}
-    return {name: first if name == INPUTS[0] else state for name in inputs.names}
+    first = first_axes(layer, given.example[0])
+    state = {1: "batch"} if "batch" in first.values() else {}
+    return {name: first if name == INPUTS[0] else state for name in given.names}

@@ -20,6 +20,7 @@ from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
 from .builtins import symbolic
+from .limits import others
 from .module import Flat, copied, float64, wide_copy
 from .prepare import Prepared
 from .sample import Sampler
@@ -210,7 +211,8 @@ def _samples(prepared: Prepared, lengths: set[str]) -> tuple[list[Sample], list[
 
     sampler = Sampler(names, prepared.axes, traced)
     found = [Sample(prepared.sizes, traced)]
-    for sizes in (prepared.sizes, {axis: 2 * size for axis, size in prepared.sizes.items()}):
+    twice = {axis: next(others(prepared.limits, axis, 2 * n, besides=()), n) for axis, n in prepared.sizes.items()}
+    for sizes in (prepared.sizes, twice):
         found += [Sample(dict(sizes), sampler.draw(sizes, seed=seed)) for seed in range(4)]
     for k, tensor in enumerate(traced):
         found += [

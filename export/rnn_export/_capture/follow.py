@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._quiet import quiet
 from .axes import Axes, sizes
+from .limits import Limits, others
 from .module import Flat, copied
 
 Way = tuple[tuple[int, int], ...]
@@ -19,7 +20,7 @@ MOST = 128
 """Combinations that are tried for one axis; a model has few inputs without a name for any of their dimensions."""
 
 
-def follow(flat: Flat, names: list[str], axes: Axes, given: Collection[str]) -> Axes:
+def follow(flat: Flat, names: list[str], axes: Axes, given: Collection[str], limits: Limits) -> Axes:
     """`axes` with the dimensions that have to grow along with a named axis, in inputs that are not `given` any.
 
     Eager PyTorch tells: of the dimensions that have the axis's size in such inputs, those are the axis too that have to
@@ -36,7 +37,10 @@ def follow(flat: Flat, names: list[str], axes: Axes, given: Collection[str]) -> 
         ways = list(itertools.islice(_ways(example, free, size), MOST))
         if len(ways) == 1:
             continue
-        larger = next(size * factor for factor in itertools.count(2) if size * factor not in taken)
+        wanted = next(size * factor for factor in itertools.count(2) if size * factor not in taken)
+        larger = next(others(limits, axis, wanted, besides=taken), None)
+        if larger is None:
+            continue
         named = [(k, dim) for k, name in enumerate(names) for dim, other in axes[name].items() if other == axis]
         before = _shapes(flat, example)
         ranked: dict[tuple[int, int], list[Way]] = {}

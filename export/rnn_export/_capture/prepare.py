@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnn_runtime import InputError
-from rnn_runtime._signature import LimitSpec
+from rnn_runtime import InputError, LimitSpec
 
+from .._axis import Axis
 from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
 from . import bare, kept, lift, tree
+from . import limits as limits_of
 from .follow import follow
 from .ledger import Assumption
 from .module import REFUSED, Flat, KeepsStateError, copied, flat_model, require_stateless, same
@@ -38,7 +39,7 @@ class Prepared:
         output_paths: the way to each result in what the model returns; kept and lifted states last.
         unlifted: why no layer's state was lifted, where that was asked for; a loop's still may be.
         fixed: the sizes of axes that are dynamic in the model and not in the files.
-        limits: axis -> its least and largest size, where it has a limit.
+        limits: the sizes that the model is exported for, by axis; an axis that is not there takes any.
         assumptions: what was taken for granted, and how each was settled.
         tried: sizes at which the model was held against what stands for it.
     """
@@ -52,16 +53,16 @@ class Prepared:
     output_paths: list[tree.Path]
     unlifted: ExportError | None
     fixed: Mapping[str, int]
-    limits: Mapping[str, LimitSpec] = field(default_factory=dict)
-    assumptions: tuple[Assumption, ...] = ()
-    tried: tuple[Mapping[str, int], ...] = ()
+    limits: dict[str, LimitSpec] = field(default_factory=dict, kw_only=True)
+    assumptions: tuple[Assumption, ...] = field(default=(), kw_only=True)
+    tried: tuple[Mapping[str, int], ...] = field(default=(), kw_only=True)
 
 
 def prepare(
     model: nn.Module,
     example_inputs: Any,
     *,
-    axes: Mapping[str, Mapping[int, str]] | None,
+    axes: Mapping[str, Mapping[int, str | Axis]] | None,
     input_names: Sequence[str] | None,
     state: State,
 ) -> Prepared:
@@ -71,6 +72,7 @@ def prepare(
         InputError: axes or names do not fit the model.
         ExportError: the model does not take its example, or its states cannot be lifted.
     """
+    plain, limits = limits_of.split(axes)
     layer = bare.layer(model)
     if layer is not None:
         example_inputs = bare.inputs(layer, example_inputs, with_state=state != "none")
@@ -78,16 +80,17 @@ def prepare(
     example = flat.inputs.example
     if layer is not None and input_names is None:
         flat.inputs.names = list(bare.INPUTS[: len(example)])
-        axes = bare.merged(bare.axes(layer, flat.inputs), axes or {})
-    names, dynamic = axis_map.named(flat, axes, input_names)
-    fixed = axes is not None and set(names) <= set(axes)  # that none is dynamic is then said of each input
+        plain = bare.merged(bare.axes(layer, flat.inputs), plain or {})
+    names, dynamic = axis_map.named(flat, plain, input_names)
+    fixed = plain is not None and set(names) <= set(plain)  # that none is dynamic is then said of each input
     if not any(dynamic.values()) and not fixed:
         raise InputError(
             f"no axis is dynamic: name them, as in axes={{{names[0]!r}: {{0: 'batch', 1: 'sequence'}}}} "
             "(only a bare nn.RNN, nn.LSTM or nn.GRU has axes that are known)"
         )
-    dynamic = follow(flat, names, dynamic, given=axes or {})
+    dynamic = follow(flat, names, dynamic, given=plain or {}, limits=limits)
     sizes = example_sizes = axis_map.sizes(names, dynamic, example)
+    limits_of.require(limits, example_sizes)
     traced = list(example)
     if min(sizes.values(), default=2) < 2:  # a size of 1 would be taken for a constant
         sizes = {axis: max(size, 2) for axis, size in sizes.items()}
@@ -97,20 +100,20 @@ def prepare(
     except KeepsStateError:
         if state == "none":
             raise
-        _keep(flat, names, dynamic, sizes, traced)
+        _keep(flat, names, dynamic, sizes, traced, limits)
         traced += [slot.zeros(sizes) for slot in flat.states]
         example += [slot.zeros(example_sizes) for slot in flat.states]
         output_paths = _run_twice(flat, traced)
     unlifted = None
     if state == "lift" and layer is None:
         try:
-            _lift(flat, names, dynamic, sizes, traced)
+            _lift(flat, names, dynamic, sizes, traced, limits)
         except lift.NoLayer as error:
             unlifted = error
         traced += [slot.zeros(sizes) for slot in flat.lifted]
         example += [slot.zeros(example_sizes) for slot in flat.lifted]
         output_paths += [(slot.output,) for slot in flat.lifted]
-    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths, unlifted, fixed={})
+    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths, unlifted, fixed={}, limits=limits)
 
 
 def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:
@@ -134,10 +137,15 @@ def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:
 
 
 def _keep(
-    flat: Flat, names: list[str], axes: axis_map.Axes, sizes: Mapping[str, int], traced: Sequence[Tensor]
+    flat: Flat,
+    names: list[str],
+    axes: axis_map.Axes,
+    sizes: Mapping[str, int],
+    traced: Sequence[Tensor],
+    limits: limits_of.Limits,
 ) -> None:
     """Make what the model keeps between calls inputs and outputs of `flat`, and name them and their axes."""
-    larger = {axis: size + 2 + j for j, (axis, size) in enumerate(sizes.items())}
+    larger = limits_of.larger(limits, sizes)
     drawn = Sampler(names, axes, flat.inputs.example).draw(larger, seed=1)
     flat.kept = kept.find(lambda: copied(flat), [(sizes, list(traced)), (larger, drawn)], list(sizes), same)
     for slot in flat.states:
@@ -149,10 +157,15 @@ def _keep(
 
 
 def _lift(
-    flat: Flat, names: list[str], axes: axis_map.Axes, sizes: Mapping[str, int], traced: Sequence[Tensor]
+    flat: Flat,
+    names: list[str],
+    axes: axis_map.Axes,
+    sizes: Mapping[str, int],
+    traced: Sequence[Tensor],
+    limits: limits_of.Limits,
 ) -> None:
     """Make the states of inner layers inputs and outputs of `flat`, and name them and their axes."""
-    larger = {axis: size + 2 + j for j, (axis, size) in enumerate(sizes.items())}
+    larger = limits_of.larger(limits, sizes)
     drawn = Sampler(names, axes, flat.inputs.example).draw(larger, seed=1)
     seen = []
     for chosen, inputs in ((sizes, list(traced)), (larger, drawn)):

@@ -15,6 +15,7 @@ from rnn_runtime._signature import LimitSpec
 
 from .._errors import ExportError
 from .ledger import Assumption, Kind
+from .limits import allowed, narrowed
 from .prepare import Prepared
 from .questions import DENSE, LARGEST, Edge, Question, edges, questions
 from .survey import Survey, survey
@@ -125,7 +126,7 @@ class _Settling:
         return self._trials.loops and max(sizes.values(), default=1) > LONGEST_SURVEYED
 
     def _within(self, sizes: Sizes) -> bool:
-        return all(limit.allows(sizes[axis]) for axis, limit in self._limits.items() if axis in sizes)
+        return allowed(self._limits, sizes)
 
     def _bounds(self, axis: str) -> tuple[int, int]:
         limit = self._limits.get(axis)
@@ -219,28 +220,20 @@ class _Settling:
         return last <= (here // 2 if self._returns(question, turn, sizes) else here)
 
     def _set(self, turn: Edge, last: int, question: Question) -> None:
-        before = self._limits.get(turn.axis, LimitSpec(turn.axis))
-        if turn.outside > turn.inside:
-            if before.max is None or last < before.max:
-                self._limits[turn.axis] = replace(before, max=last, reason=self._reason(before, question))
-        elif last > before.min:
-            self._limits[turn.axis] = replace(before, min=last, reason=self._reason(before, question))
-        limit = self._limits[turn.axis]
+        up, reason = turn.outside > turn.inside, question.place or question.text
+        known = self._limits.get(turn.axis, LimitSpec(turn.axis))
+        if up and (known.max is None or last < known.max):
+            self._limits = narrowed(self._limits, LimitSpec(turn.axis, max=last, reason=reason))
+        elif not up and last > known.min:
+            self._limits = narrowed(self._limits, LimitSpec(turn.axis, min=last, reason=reason))
+        limit = self._limits.get(turn.axis, known)
         if limit.max is not None and limit.max <= limit.min:
             raise ExportError(
-                f"the model takes one size of {turn.axis!r} alone ({limit.min}): {question.place or question.text}. "
-                "Leave the axis out of `axes`"
+                f"the model takes one size of {turn.axis!r} alone ({limit.min}): {reason}. Leave the axis out of `axes`"
             )
 
-    def _reason(self, before: LimitSpec, question: Question) -> str:
-        reason = question.place or question.text
-        return f"{before.reason}; {reason}" if before.reason and reason not in before.reason else reason
-
     def _said(self, axis: str) -> str:
-        limit = self._limits.get(axis)
-        if limit is None:
-            return ""
-        return f"{axis} from {limit.min}" + (f" to {limit.max}" if limit.max is not None else "")
+        return f"{axis} {self._limits[axis].sizes}" if axis in self._limits else ""
 
     def _unlike(self, question: Question, sizes: Sizes) -> str:
         where = question.place or f"{question.text}, which PyTorch asks"

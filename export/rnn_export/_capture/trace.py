@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch._export.verifier import SpecViolationError
 from torch.export import Dim, ExportedProgram
 
+from rnn_runtime import LimitSpec
+
 from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
 from . import fixed
 from .graph import user_inputs
+from .limits import allowed, others
 from .mode import Capture
 from .module import REFUSED, copied, twin
 from .prepare import Prepared
@@ -57,7 +60,10 @@ def at_other_sizes(prepared: Prepared, axes: Sequence[str]) -> Prepared:
     A model may compare a size with one that it has kept, such as the batch it last saw: that fixes the axis where they
     are equal, and there alone.
     """
-    sizes = {axis: 2 * size + 1 if axis in axes else size for axis, size in prepared.sizes.items()}
+    sizes = {
+        axis: next(others(prepared.limits, axis, 2 * size + 1, besides=(size,)), size) if axis in axes else size
+        for axis, size in prepared.sizes.items()
+    }
     return at_sizes(prepared, sizes)
 
 
@@ -95,12 +101,30 @@ def trace(prepared: Prepared, rolled: nn.Module | None = None, *, whole: bool = 
 
 def _larger(prepared: Prepared) -> dict[str, int]:
     """Sizes for a second trace: twice keeps what has to be even; some more than others, so that no ratio stays."""
-    even = {axis: 2 * size for axis, size in prepared.sizes.items()}
+    even = {axis: _another(prepared, axis, size) for axis, size in prepared.sizes.items()}
     for k in range(len(even) if len(even) > 1 else 0):
         uneven = {axis: size * (2 if j == k else 1) for j, (axis, size) in enumerate(even.items())}
-        if _takes(prepared, uneven):
+        if allowed(prepared.limits, uneven) and _takes(prepared, uneven):
             return uneven
     return even
+
+
+def _another(prepared: Prepared, axis: str, size: int) -> int:
+    """Twice the size, or where the limit of the axis does not allow that, one that the model takes.
+
+    Raises:
+        ExportError: there is none, so that what the trace has of the size cannot be told from a constant.
+    """
+    if allowed(prepared.limits, {axis: 2 * size}):
+        return 2 * size
+    for other in others(prepared.limits, axis, 2 * size, besides=(size,)):
+        if _takes(prepared, {**prepared.sizes, axis: other}):
+            return other
+    limit = prepared.limits[axis]
+    raise ExportError(
+        f"the limit of {axis!r} is {limit.sizes}, and of these sizes the model takes the example's {size} alone: "
+        "widen the limit, or leave the axis out of `axes`"
+    )
 
 
 def trace_fixed(prepared: Prepared, sizes: Mapping[str, Size]) -> ExportedProgram:
@@ -163,7 +187,7 @@ def _trace_once(
 ) -> ExportedProgram:
     names = prepared.names
     axes = {n: {dim: axis for dim, axis in prepared.axes[n].items() if axis not in fixed_axes} for n in names}
-    dynamic = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in names)
+    dynamic = tuple({dim: _range(prepared.limits.get(axis)) for dim, axis in axes[name].items()} for name in names)
     flat = twin(prepared.flat if rolled is None else rolled)
     seen: dict[str, Any] = {}
     flat.register_forward_pre_hook(lambda _, inputs: _unify(inputs, names, axes, seen, follow or {}))
@@ -192,6 +216,13 @@ def _trace_once(
             [place],
             size.subs(named),
         ) from None
+
+
+def _range(limit: LimitSpec | None) -> Any:
+    """How torch.export takes an axis; what its limit decides, such as `x.size(1) > 512`, leaves no guard behind."""
+    if limit is None:
+        return Dim.DYNAMIC
+    return Dim.DYNAMIC(min=limit.min if limit.min > 2 else None, max=limit.max)
 
 
 def _user_line(trace: str) -> str:

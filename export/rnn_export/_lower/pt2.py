@@ -19,9 +19,10 @@ from torch.export import ExportedProgram
 from rnn_runtime._signature import METADATA_KEY
 
 from .._capture import Captured, leaves, scan_leaf
-from .._capture.graph import arguments, finish, initial_states
+from .._capture.graph import arguments, finish, initial_states, user_inputs
 from .._errors import ExportError
 from .._quiet import quiet
+from .limits import Check, checks
 
 aten: Any = torch.ops.aten
 
@@ -51,9 +52,30 @@ def write(captured: Captured, path: Path) -> None:
         with quiet():
             program = copy.deepcopy(captured.program)
             put_back(program)
+            _require_sizes(program, list(checks(captured.signature)))
             torch.export.save(program, path, extra_files={METADATA_KEY: captured.signature.to_json()})
     except Exception as error:
         raise ExportError(f"the model cannot be written as .pt2: {type(error).__name__}: {error}") from error
+
+
+def _require_sizes(program: ExportedProgram, sizes: Sequence[Check]) -> None:
+    """Have a program look at some sizes before all else."""
+    graph, inputs = program.graph, user_inputs(program)
+    if not sizes:
+        return
+    first = next(node for node in graph.nodes if node.op != "placeholder")
+    with graph.inserting_before(first):
+        for check in sizes:
+            value = inputs[check.input].meta["val"].shape[check.dim]
+            size = graph.call_function(aten.sym_size.int, (inputs[check.input], check.dim))
+            size.meta["val"] = value
+            ends = [(operator.ge, check.limit.min)]
+            ends += [] if check.limit.max is None else [(operator.le, check.limit.max)]
+            for compare, end in ends:
+                held = graph.call_function(compare, (size, end))
+                held.meta["val"] = compare(value, end)
+                graph.call_function(aten._assert_scalar.default, (held, check.text)).meta["val"] = None
+    finish(program)
 
 
 def put_back(program: ExportedProgram) -> None:

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from .._capture import scan_leaf
 from .._capture.graph import arguments, aten
 from .._errors import ExportError
+from .limits import Check
 
 _INFIX = {
     **{operator.add: "+", operator.sub: "-", operator.mul: "*", operator.floordiv: "//", operator.mod: "%"},
@@ -27,14 +28,14 @@ _INFIX = {
 _CALLS: dict[Any, str] = {torch.sym_max: "max", torch.sym_min: "min", torch.sym_float: "float", operator.neg: "-"}
 
 
-def script(program: ExportedProgram) -> torch.jit.ScriptModule:
-    """A scripted module with the program's inputs and results.
+def script(program: ExportedProgram, sizes: Sequence[Check] = ()) -> torch.jit.ScriptModule:
+    """A scripted module with the program's inputs and results, which looks at some sizes first.
 
     Raises:
         ExportError: TorchScript has no form for an operator of the program.
     """
     writer = _Writer(program)
-    source = writer.forward()
+    source = writer.forward(sizes)
     try:
         return _compiled(source, writer.held)
     except RuntimeError as error:
@@ -63,7 +64,7 @@ class _Writer:
         self.count = 0
         self.device = ""
 
-    def forward(self) -> str:
+    def forward(self, sizes: Sequence[Check]) -> str:
         signature = self.program.graph_signature
         sources = {
             **signature.inputs_to_parameters,
@@ -82,6 +83,9 @@ class _Writer:
                 names[node] = f"input_{len(parameters)}"
                 parameters.append(names[node])
         self.device = f"{parameters[0]}.device"
+        for check in sizes:
+            size = f"{parameters[check.input]}.size({check.dim})"
+            self.line(f"assert {check.limit.min} <= {size} and {size} <= {check.most}, {check.text!r}")
         results = self.body(self.program.graph, names)
         declared = "".join(f", {name}: Tensor" for name in parameters)
         self.line(f"return ({''.join(f'{self.text(r, names)}, ' for r in results)})")

@@ -6,6 +6,7 @@ A model is traced, unless it holds a loop: the captured program is then written 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .._capture.calls import RECURRENT, RecurrentCall
 from .._capture.module import copied
 from .._errors import ExportError
 from .._quiet import quiet
+from .limits import Check, checks, scripted
 from .pt2 import put_back
 from .script import script
 
@@ -36,11 +38,12 @@ def write(captured: Captured, path: Path) -> None:
             if captured.has_loops:
                 program = copy.deepcopy(captured.program)
                 put_back(program)
-                module = script(program)
+                module = script(program, list(checks(captured.signature)))
             else:
                 # What is traced may stay in the model's attributes, so a copy is. Trace checking replays the traced
                 # shape only; the comparison that follows does far more.
-                module = torch.jit.trace(_plain(copied(captured.flat)), tuple(captured.traced), check_trace=False)
+                plain = _plain(copied(captured.flat), list(checks(captured.signature)))
+                module = torch.jit.trace(plain, tuple(captured.traced), check_trace=False)
                 for part in module.modules():
                     for name in part._c._method_names():  # one for each call of the part
                         _follow_the_input(part._c._get_method(name).graph)
@@ -82,16 +85,21 @@ def _is_constant(tensor: Tensor) -> bool:
     return True
 
 
-def _plain(model: nn.Module) -> nn.Module:
-    """`model` in a tree of plain modules with the same names, parameters and buffers.
+def _plain(model: nn.Module, sizes: Sequence[Check]) -> nn.Module:
+    """`model` in a tree of plain modules with the same names, parameters and buffers, and checks of some sizes first.
 
     Tracing makes TorchScript classes of all modules that it finds, and fails on some that it need not know: on
     properties that raise, and on classes with a metaclass of their own.
     """
+    require = scripted() if sizes else None
 
     class Plain(nn.Module):
         def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-            results: tuple[Tensor, ...] = model(*inputs)
+            given = list(inputs)
+            for check in sizes:
+                assert require is not None
+                given[check.input] = require(given[check.input], check.dim, check.limit.min, check.most, check.text)
+            results: tuple[Tensor, ...] = model(*given)
             return results
 
     root = Plain()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rnn_runtime import Row
 from rnn_runtime._properties import OutOfDomain, Part, Subject
+from rnn_runtime._properties._subject import require_within
 from rnn_runtime._report import Difference
 from rnn_runtime._tolerances import SLACK
 
@@ -30,8 +31,9 @@ class Yardstick:
         self._kept: dict[int, Case] = {}
 
     def case(self, inputs: Mapping[str, NDArray[Any]]) -> Case:
-        """The case of these inputs. Raises OutOfDomain where eager PyTorch does not take them."""
+        """The case of these inputs. Raises OutOfDomain where eager PyTorch or the limits do not allow them."""
         signature = self._reference.signature
+        require_within(signature, inputs)
         arrays = [np.ascontiguousarray(inputs[spec.name]) for spec in signature.inputs]
         key = hash(tuple((array.shape, array.tobytes()) for array in arrays))
         if key not in self._kept:

@@ -44,17 +44,22 @@ class Drift:
         self._measured = False
 
     def unfit(self, subject: Subject) -> str | None:
-        """Models that run over no one axis, or take far too long over so many steps."""
+        """Models that run over no one axis, whose limits end before, or that take far too long over so many steps."""
         if subject.sequence is None:
             return "the recurrent layers run over no one axis of the inputs"
+        limit = subject.signature.limit(subject.sequence)
+        if not limit.allows(self._steps):
+            return f"the limit of {subject.sequence!r} is {limit.sizes}, and this takes {self._steps:,} steps"
         if not self._measured:
             self._refusal, self._measured = self._measure(subject), True
         return self._refusal
 
     def space(self, subject: Subject) -> dict[str, tuple[int, int]]:
         """How many steps: what fails over many may fail over fewer."""
-        sizes = dict.fromkeys(subject.signature.axis_names, (1, 1))
-        return {**sizes, str(subject.sequence): (1, self._steps), "values": (4, 4), "seed": (0, 0)}
+        least = subject.within(dict.fromkeys(subject.signature.axis_names, 1))
+        sizes = {axis: (size, size) for axis, size in least.items()}
+        sizes[str(subject.sequence)] = (least[str(subject.sequence)], self._steps)
+        return {**sizes, "values": (4, 4), "seed": (0, 0)}
 
     def corners(self, subject: Subject) -> Sequence[Trial]:
         """All of them, in one row."""
@@ -86,8 +91,8 @@ class Drift:
         return [part(row) for row in held(subject.backend, case, dict(got), subject.given, subject.precision, SLACK)]
 
     def _trial(self, subject: Subject, steps: int) -> Trial:
-        sizes = dict.fromkeys(subject.signature.axis_names, 1)
-        return {**sizes, str(subject.sequence): steps, "values": 4, "seed": 0}
+        sizes = {**dict.fromkeys(subject.signature.axis_names, 1), str(subject.sequence): steps}
+        return {**subject.within(sizes), "values": 4, "seed": 0}
 
     def _measure(self, subject: Subject) -> str | None:
         """Why the yardstick cannot run over so many steps, from what it needs for fewer."""

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.traceback import preserve_node_meta
 
+from .._capture.limits import Limits, allowed
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
 from .._capture.settle import settle_sizes
@@ -25,6 +26,9 @@ __all__ = ["LENGTHS", "Rolled", "Unalike", "roll"]
 
 LENGTHS = (6, 9)
 """The shortest lengths at which the model is unrolled: of the first axis that its loops go over, and of a second."""
+
+LONGEST = 40
+"""No loop is written out at a longer length: where a limit asks for that, the model is unrolled below it."""
 
 WIDEST = 4
 """The widest stride in which a loop is looked for where it is written in plain numbers."""
@@ -85,7 +89,9 @@ def _with_steps(prepared: Prepared, lengths: Sequence[Length], point: Sequence[i
     sizes = dict(prepared.sizes)
     for length, steps in zip(lengths, point, strict=True):
         size = length.at(steps)
-        sizes[length.axis] = max(sizes[length.axis], size if isinstance(size, int) else size(sizes))
+        larger = max(sizes[length.axis], size if isinstance(size, int) else size(sizes))
+        if allowed(prepared.limits, {length.axis: larger}):
+            sizes[length.axis] = larger
     return at_sizes(prepared, sizes)
 
 
@@ -101,7 +107,7 @@ def _unrolled(
     lengths = [Length.of(error, strides=stride == 1)]
     moved = False
     while True:
-        points = _points(len(lengths), stride)
+        points = _points(_first(lengths, stride, prepared.limits), stride)
         try:
             traces = [
                 trace_fixed(prepared, {length.axis: length.at(n) for length, n in zip(lengths, point, strict=True)})
@@ -122,11 +128,27 @@ def _unrolled(
         return prepared, lengths, points, [normal_form(program) for program in traces]
 
 
-def _points(count: int, stride: int) -> list[tuple[int, ...]]:
+def _first(lengths: Sequence[Length], stride: int, limits: Limits) -> tuple[int, ...]:
+    """The lengths of the first point: short ones, and of an axis with a limit some within.
+
+    They stay below its largest, at which a slice of a table takes all of it and is no operation.
+    """
+    first: list[int] = []
+    for shortest, length in zip(LENGTHS, lengths, strict=False):
+        steps, limit = shortest * stride, limits.get(length.axis)
+        if limit is not None and length.size is None and limit.min <= LONGEST:
+            most = steps if limit.max is None else limit.max - 2 * stride
+            least = -(-limit.min // stride) * stride
+            steps = max(least, min(steps, most // stride * stride))
+            steps += stride if steps in first else 0
+        first.append(steps)
+    return tuple(first)
+
+
+def _points(first: tuple[int, ...], stride: int) -> list[tuple[int, ...]]:
     """A first point, and for each length others with more of it, in strides as many as tell them apart."""
-    first = tuple(LENGTHS[k] * stride for k in range(count))
     more = range(1, 2 * stride if stride > 1 else 2)
-    return [first, *((*first[:k], first[k] + j, *first[k + 1 :]) for k in range(count) for j in more)]
+    return [first, *((*first[:k], first[k] + j, *first[k + 1 :]) for k in range(len(first)) for j in more)]
 
 
 def _places(prepared: Prepared) -> dict[str, tuple[int, int]]:

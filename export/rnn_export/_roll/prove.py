@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._capture.limits import allowed
 from .._capture.module import REFUSED, float64, wide_copy
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
@@ -50,7 +51,11 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
         Unalike: they differ.
     """
     named = {number for number in whole_numbers(prepared.flat.model) if 0 < number <= LONGEST - 2}
+    plain = [prepared.limits[one.axis] for one in lengths if one.size is None and one.axis in prepared.limits]
+    ends = {end for limit in plain for end in (limit.min, limit.max) if end is not None}
+    named |= {end for end in ends if end <= LONGEST - 2}
     longest = max([LONG, *(number + 2 for number in named)])
+    longest = min([longest, *(limit.max for limit in plain if limit.max is not None)])
     _require(prepared, rolled, _trials(named, longest, lengths), lengths)
 
 
@@ -58,11 +63,12 @@ def _require(
     prepared: Prepared, rolled: nn.Module, trials: Iterable[tuple[tuple[int, ...], int]], lengths: Sequence[Length]
 ) -> None:
     model, other = wide_copy(prepared.flat), wide_copy(rolled)
+    compared = False
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
     for k, (point, rest) in enumerate(trials):
         sizes = _sizes(prepared, lengths, point, rest, OTHERS[k % len(OTHERS)])
-        if not all(limit.allows(sizes[axis]) for axis, limit in prepared.limits.items() if axis in sizes):
-            continue
+        if not allowed(prepared.limits, sizes):
+            continue  # nobody asks for them
         drawn = sampler.draw(sizes, seed=point[0])
         inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
@@ -75,8 +81,11 @@ def _require(
             except REFUSED as error:
                 reason = str(error).strip().splitlines()[0]
                 raise Unalike(f"the loop of {_said(point)} steps is another one than that of few ({reason})") from None
+        compared = True
         if not all_equal(got, want, TOLERANCE):
             raise Unalike(f"the loop of {_said(point)} steps does something else than that of few")
+    if prepared.limits and not compared:
+        raise Unalike("the limits leave no length at which the rolled loop can be held against the model")
 
 
 def _points(longest: int, count: int) -> list[tuple[int, ...]]:

@@ -60,9 +60,16 @@ def messages() -> Any:
 
 
 def config(name: str, plan: Plan, options: Options) -> Any:
-    """The ModelConfig of a model."""
+    """The ModelConfig of a model.
+
+    Raises:
+        InputError: Triton would run sizes that the model's limits leave out.
+    """
+    _require_held(plan, options)
     proto = messages()
-    made = proto.ModelConfig(name=name, backend=options.backend, max_batch_size=options.max_batch)
+    most = plan.signature.limit(plan.axis).max if plan.axis is not None else None
+    largest = options.max_batch if most is None else min(options.max_batch, most)
+    made = proto.ModelConfig(name=name, backend=options.backend, max_batch_size=largest)
     if plan.axis is None:
         made.max_batch_size = 0
     elif plan.states and not plan.gathers and options.backend == "onnxruntime":
@@ -85,13 +92,29 @@ def config(name: str, plan: Plan, options: Options) -> Any:
         if options.strategy == "direct":
             batching.direct.max_queue_delay_microseconds = wait
         else:
-            batching.oldest.max_candidate_sequences = max(options.streams, options.max_batch)
+            batching.oldest.max_candidate_sequences = max(options.streams, largest)
             batching.oldest.max_queue_delay_microseconds = wait
         if options.backend == "onnxruntime":
             _sequence(batching, plan, proto)
     elif plan.gathers:
         made.dynamic_batching.max_queue_delay_microseconds = wait
     return made
+
+
+def _require_held(plan: Plan, options: Options) -> None:
+    """Raises InputError for limits that nobody would enforce: Triton bounds the rows of a batch, and nothing else."""
+    for limit in plan.signature.limits:
+        rows = limit.axis == plan.axis
+        if rows and not limit.allows(1):
+            raise InputError(
+                f"the limit of {limit.axis!r} is {limit.sizes}, and Triton runs a row alone where no other waits: "
+                "export the model for single rows too"
+            )
+        if not rows and options.backend == "onnxruntime":
+            raise InputError(
+                f"the limit of {limit.axis!r} is {limit.sizes}, which Triton's ONNX Runtime backend does not hold to: "
+                "take --backend python, which refuses other sizes"
+            )
 
 
 def _sequence(batching: Any, plan: Plan, proto: Any) -> None:

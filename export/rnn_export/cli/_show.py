@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from rnn_runtime import Report
+    from rnn_runtime import Report, Signature
     from rnn_runtime._verify import Progress
 
 
@@ -38,6 +38,14 @@ def show(report: Report) -> None:
             for row in part[1:]:
                 table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
             console.print(table)
+
+
+def limits(signature: Signature) -> None:
+    """Print the limits of a model's axes and where they come from, if it has some."""
+    if signature.limits:
+        click.echo("limits")
+    for limit in signature.limits:
+        click.echo(f"  {limit.axis}: {limit.sizes}, {limit.reason or 'as declared'}")
 
 
 def _style(cell: str) -> str:

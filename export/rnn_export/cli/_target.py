@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import click
 
 from rnn_runtime import DependencyError, InputError
 
+from .._axis import Axis
 from .._versions import require_installed
 
 if TYPE_CHECKING:
@@ -39,6 +41,50 @@ def named_size(text: str) -> tuple[str, int]:
     if not axis or not size.isdigit():
         raise click.BadParameter(f"{text!r} is no size: give AXIS=N, as in sequence=16", param_hint="--size")
     return axis, int(size)
+
+
+def limit(text: str) -> Axis:
+    """An axis and its limits from AXIS=MIN..MAX, of which one may be left out. Raises BadParameter."""
+    axis, _, sizes = text.partition("=")
+    ends = re.fullmatch(r"(\d*)\.\.(\d*)", sizes)
+    if not axis or ends is None or not any(ends.groups()):
+        raise click.BadParameter(
+            f"{text!r} is no limit: give AXIS=MIN..MAX, as in sequence=10..512, batch=..8 or sequence=10..",
+            param_hint="--limit",
+        )
+    least, most = ends.groups()
+    return Axis(axis, min=int(least or 1), max=int(most) if most else None)
+
+
+def limited(given: Mapping[str, Any], target: str, limits: Sequence[Axis]) -> dict[str, Any]:
+    """The arguments of `rnn_export.export` with limits for some of its axes, in the place of any that they had.
+
+    Raises:
+        InputError: an axis is given twice, or the target has no such axis.
+    """
+    if not limits:
+        return dict(given)
+    stated = {axis.name: axis for axis in limits}
+    if len(stated) != len(limits):
+        raise InputError(f"an axis has two limits: {', '.join(axis.name for axis in limits)}: give one for each")
+    axes = given.get("axes")
+    if axes is None:
+        from rnn_export._capture import bare
+
+        layer = bare.layer(given["model"])
+        axes = {} if layer is None else {bare.INPUTS[0]: bare.first_axes(layer, given["example_inputs"])}
+    known = {axis.name if isinstance(axis, Axis) else axis for named in axes.values() for axis in named.values()}
+    if unknown := [name for name in stated if name not in known]:
+        raise InputError(
+            f"{target} has no axis {unknown[0]!r} to limit: its axes are {', '.join(sorted(known)) or 'none'}"
+        )
+    return {
+        **given,
+        "axes": {
+            name: {dim: stated.get(axis.name if isinstance(axis, Axis) else axis, axis) for dim, axis in named.items()}
+            for name, named in axes.items()
+        },
+    }
 
 
 def arguments(target: str, weights: Path | None) -> dict[str, Any]:

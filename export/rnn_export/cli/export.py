@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import _target
+from . import _show, _target
 
 
 @click.command()
@@ -43,6 +43,13 @@ from . import _target
     help="Fix an axis to a size, as in sequence=16; can be repeated.",
 )
 @click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="AXIS=MIN..MAX",
+    help="The sizes of an axis that the bundle is for, as in sequence=10..512; it refuses others. Can be repeated.",
+)
+@click.option(
     "--target",
     "runtime",
     type=click.Choice(["onnxruntime-1.15", "onnxruntime-web", "openvino", "tensorrt"]),
@@ -64,13 +71,15 @@ def export(
     precision: str | None,
     split_directions: bool,
     sizes: tuple[str, ...],
+    limits: tuple[str, ...],
     runtime: str | None,
     opset: int | None,
     tolerance: float | None,
     overwrite: bool,
 ) -> None:
     """Write a verified bundle of TARGET."""
-    arguments = _target.arguments(target, weights)
+    stated = list(map(_target.limit, limits))
+    arguments = _target.limited(_target.arguments(target, weights), target, stated)
     from rnn_export import export as export_model
 
     given = {
@@ -92,6 +101,9 @@ def export(
     if bundle.refused:
         refused = "; ".join(" ".join(f"{axis}={size}" for axis, size in item.items()) for item in bundle.refused)
         click.echo(f"\nnot compared, since eager PyTorch itself refuses: {refused}")
+    if bundle.signature.limits:
+        click.echo("")
+        _show.limits(bundle.signature)
     if bundle.quantized:
         click.echo(f"\n{bundle.quantized}")
     click.echo(f"\nwrote {output}. Next: rnn-export run {output}")

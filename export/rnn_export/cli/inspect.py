@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import _show
+
 if TYPE_CHECKING:
     from rnn_runtime import Signature
     from rnn_runtime._bundle import Bundle
@@ -59,6 +61,7 @@ def _signature(signature: Signature) -> None:
     click.echo("outputs")
     for spec in signature.outputs:
         click.echo(f"  {spec}")
+    _show.limits(signature)
 
 
 def _contents(opened: Bundle) -> None:

@@ -64,7 +64,7 @@ def examine(
         return done("skipped", reason)
     seen = _Seen(prop, subject, live)
     space = prop.space(subject)
-    corners = [{name: trial.get(name, low) for name, (low, _) in space.items()} for trial in prop.corners(subject)]
+    corners = [{name: trial.get(name, low) for name, (low, _) in space.items()} for trial in _corners(prop, subject)]
     if only is not None:
         corners = [{**(corners[0] if corners else {name: low for name, (low, _) in space.items()}), **only}]
     trial = next((corner for corner in corners if seen.fails(corner)), None)
@@ -104,12 +104,22 @@ def broken(prop: Property, live: Subject) -> str | None:
     if prop.unfit(live) is not None:
         return None
     seen = _Seen(prop, live, None)
-    for trial in prop.corners(live):
+    for trial in _corners(prop, live):
         if seen.fails(trial):
             return _lacks(seen.judged(trial), trial)
         if seen.made == _GLANCE:  # of those that it takes: a convolution takes no short piece
             break
     return None
+
+
+def _corners(prop: Property, subject: Subject) -> list[Trial]:
+    """A property's corners at sizes within the model's limits, each once."""
+    limited = {limit.axis: limit for limit in subject.signature.limits}
+    moved = [
+        {name: limited[name].nearest(n) if name in limited else n for name, n in trial.items()}
+        for trial in prop.corners(subject)
+    ]
+    return [trial for k, trial in enumerate(moved) if trial not in moved[:k]]
 
 
 _GLANCE = 2

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .._guards import Sizes
 from .._report import Difference, compare
 from .._signature import Signature
 from .._statistics import statistics
@@ -91,9 +92,11 @@ class Subject:
         """Run these inputs.
 
         Raises:
-            OutOfDomain: it fails, and so does the model itself, or it is known to take some sizes alone.
+            OutOfDomain: a size is outside of the model's limits; or it fails, and so does the model itself, or it is
+                known to take some sizes alone.
             Exception: it fails where the model itself does not.
         """
+        require_within(self.signature, inputs)
         try:
             return (run or self.run)(inputs)
         except OutOfDomain:
@@ -127,11 +130,17 @@ class Subject:
         """All inputs of a trial: `seed` and `values` choose what the sizes are filled with."""
         return self.draw(self.sizes(trial), trial["seed"], trial["values"])
 
+    def within(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Sizes of axes, each moved to the nearest that the model's limits allow."""
+        return {axis: self.signature.limit(axis).nearest(size) for axis, size in sizes.items()}
+
     def space(self, least: Mapping[str, int] | None = None, **more: tuple[int, int]) -> dict[str, tuple[int, int]]:
-        """From where to where a trial's numbers go: sizes, values and seed, and others by name."""
-        sizes = {axis: (1, _MOST_STEPS if axis in self.sequences else _MOST_ROWS) for axis in self.signature.axis_names}
-        for axis, low in (least or {}).items():
-            sizes[axis] = (low, sizes[axis][1])
+        """From where to where a trial's numbers go: sizes within the limits, values and seed, and others by name."""
+        sizes = {}
+        for axis in self.signature.axis_names:
+            limit, most = self.signature.limit(axis), _MOST_STEPS if axis in self.sequences else _MOST_ROWS
+            low = max(limit.min, (least or {}).get(axis, 1))
+            sizes[axis] = (low, max(low, limit.nearest(max(most, low + most - 1) if low > 2 else most)))
         return {**sizes, **more, "values": (0, 4), "seed": (0, 9999)}
 
 
@@ -165,6 +174,18 @@ class Property(Protocol):
     def check(self, subject: Subject, trial: Trial) -> list[Part]:
         """What was compared in one trial. Raises OutOfDomain where the model takes no such input."""
         ...
+
+
+def require_within(signature: Signature, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raises OutOfDomain where a size is outside of the model's limits, which no backend has to take."""
+    if not signature.limits:
+        return
+    sizes = Sizes()
+    for spec in signature.inputs:
+        if spec.name in arrays and arrays[spec.name].ndim == len(spec.axes):
+            sizes.add(spec, arrays[spec.name].shape)
+    if problems := sizes.outside(signature.limits):
+        raise OutOfDomain(problems[0])
 
 
 def narrow(signature: Signature, arrays: Mapping[str, NDArray[Any]], axis: str, start: int, stop: int) -> Arrays:

@@ -81,10 +81,9 @@ def child() -> None:
 
     request = json.load(sys.stdin)
     model = load(Path(request["path"]), device=request["device"])
+    sizes = {axis: model.signature.limit(axis).nearest(2) for axis in model.signature.axis_names} | {request["axis"]: 0}
     arrays = {
-        spec.name: np.zeros(
-            [0 if axis == request["axis"] else 2 if isinstance(axis, str) else axis for axis in spec.axes], spec.dtype
-        )
+        spec.name: np.zeros([sizes[axis] if isinstance(axis, str) else axis for axis in spec.axes], spec.dtype)
         for spec in model.signature.inputs
     }
     if (lengths := model.signature.lengths) is not None:

@@ -30,6 +30,8 @@ class Padding:
         lengths = subject.signature.lengths
         sizes = {axis: 7 if axis in subject.sequences else 4 for axis in subject.signature.axis_names}
         extras = [0] if lengths is not None and lengths.full else [0, 3]
+        if lengths is not None:
+            sizes[lengths.axis] = min(sizes[lengths.axis], subject.signature.limit(lengths.axis).nearest(10) - 3)
         return [{**sizes, "extra": extra, "values": 4, "seed": seed} for extra in extras for seed in range(2)]
 
     def check(self, subject: Subject, trial: Trial) -> list[Part]:
@@ -56,7 +58,7 @@ class Padding:
         signature, lengths = subject.signature, subject.signature.lengths
         assert lengths is not None
         sizes = subject.sizes(trial)
-        wider = {**sizes, lengths.axis: sizes[lengths.axis] + trial["extra"]}
+        wider = {**sizes, lengths.axis: signature.limit(lengths.axis).nearest(sizes[lengths.axis] + trial["extra"])}
         other = subject.draw(wider, trial["seed"] + 1)
         valid = inputs[lengths.input]
         for spec in signature.inputs:
@@ -99,8 +101,11 @@ def reads_padding(subject: Subject, lacking: str | None = None) -> list[str]:
 def _padded(subject: Subject, axis: str) -> str | None:
     """What changes where a few steps of zeros follow all rows along an axis."""
     states = {pair.output for pair in subject.signature.states}
-    for steps in _STEPS:
-        sizes = {name: steps if name in subject.sequences else _ROWS for name in subject.signature.axis_names}
+    limit = subject.signature.limit(axis)
+    for wanted in _STEPS:
+        names = subject.signature.axis_names
+        sizes = subject.within({name: wanted if name in subject.sequences else _ROWS for name in names})
+        steps = sizes[axis] = limit.nearest(limit.nearest(wanted + _MORE) - _MORE)
         rows = subject.draw(sizes)
         longer = dict(rows)
         for spec in subject.signature.inputs:

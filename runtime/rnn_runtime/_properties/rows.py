@@ -16,12 +16,13 @@ class Rows:
     promise = "a row of a batch gives the same alone as among others"
 
     def unfit(self, subject: Subject) -> str | None:
-        """Models without an axis of rows, or without an output that has it."""
+        """Models without an axis of rows, without an output that has it, or that take no row alone."""
         if subject.batch is None:
             return "the inputs have no one axis of rows"
         if not any(subject.batch in spec.axes for spec in subject.signature.outputs):
             return f"no output has the axis {subject.batch!r}"
-        return None
+        limit = subject.signature.limit(subject.batch)
+        return None if limit.allows(1) else f"the limit of {subject.batch!r} is {limit.sizes}: no row runs alone"
 
     def space(self, subject: Subject) -> dict[str, tuple[int, int]]:
         """Two rows or more."""

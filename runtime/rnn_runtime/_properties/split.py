@@ -16,27 +16,35 @@ class Split:
     promise = "a sequence cut at any step, the state carried, equals the whole"
 
     def unfit(self, subject: Subject) -> str | None:
-        """Models without states, or that run over several axes."""
+        """Models without states, that run over several axes, or whose longest sequence is too short for two pieces."""
         if not subject.signature.states:
             return "the model has no state to carry"
         if subject.sequence is None:
             return "the recurrent layers run over no one axis of the inputs"
+        limit = subject.signature.limit(subject.sequence)
+        if not limit.allows(2 * limit.min):
+            return f"the limit of {subject.sequence!r} is {limit.sizes}: too short for two pieces"
         return None
 
     def space(self, subject: Subject) -> dict[str, tuple[int, int]]:
-        """Two steps or more, and where to cut."""
-        return subject.space({str(subject.sequence): 2}, cut=(1, 39))
+        """Two of the smallest pieces or more, and where to cut."""
+        least = subject.signature.limit(str(subject.sequence)).min
+        return subject.space({str(subject.sequence): 2 * least}, cut=(least, least + 38))
 
     def corners(self, subject: Subject) -> Sequence[Trial]:
-        """Seven steps, cut after each."""
-        sizes = {axis: 7 if axis == subject.sequence else 2 for axis in subject.signature.axis_names}
-        return [{**sizes, "cut": cut, "values": 4, "seed": cut} for cut in range(1, 7)]
+        """Seven steps, or three times the smallest piece, cut after each."""
+        limit = subject.signature.limit(str(subject.sequence))
+        steps = limit.nearest(max(7, 3 * limit.min))
+        sizes = {axis: steps if axis == subject.sequence else 2 for axis in subject.signature.axis_names}
+        cuts = range(limit.min, steps - limit.min + 1)[:6]
+        return [{**sizes, "cut": cut, "values": 4, "seed": cut} for cut in cuts]
 
     def check(self, subject: Subject, trial: Trial) -> list[Part]:
         """Outputs along the sequence joined; other outputs and states after the last step."""
         signature, axis = subject.signature, str(subject.sequence)
         steps = trial[axis]
-        cut = min(trial["cut"], steps - 1)
+        least = signature.limit(axis).min
+        cut = max(least, min(trial["cut"], steps - least))
         inputs = subject.inputs(trial)
 
         def piece(start: int, stop: int) -> dict[str, np.ndarray]:

@@ -34,13 +34,14 @@ class Scorer:
 
     Args:
         bundle: a bundle folder or an .onnx file.
-        batch: rows that run together, at most.
+        batch: rows that run together, at most; fewer where the model takes fewer.
         outputs: by name; without it all but the states, or the states where there is nothing else.
         device: as for `rnn_runtime.load`.
         threads: as for `rnn_runtime.load`.
 
     Raises:
-        InputError: the rows of a batch cannot be told apart in an input or output, or an output is unknown.
+        InputError: the rows of a batch cannot be told apart in an input or output, an output is unknown, or the model
+            takes no row alone.
         BundleError, DependencyError, DeviceError: as `rnn_runtime.load`.
     """
 
@@ -59,6 +60,8 @@ class Scorer:
         self.model = load(bundle, device=device, threads=threads)
         self.signature = signature = self.model.signature
         self._axis = rows_axis(self.model)
+        limit = signature.limit(self._axis)
+        _guards.require_single(limit, "Model.run")
         self._outputs = _outputs(signature, outputs, self._axis)
         # The inputs that lengths count along, each with the dimension of its rows.
         self._along = {
@@ -67,7 +70,7 @@ class Scorer:
             if signature.lengths is not None and signature.lengths.axis in (axes := _row_axes(spec, self._axis))
         }
         lacks = lacking(self.model)
-        self._batch = 1 if mixes_rows(self.model) else batch
+        self._batch = 1 if mixes_rows(self.model) else min(batch, limit.max or batch)
         # As in a StreamPool: padding is held against rows alone before it is trusted.
         self._trials = _TRIALS
         self._pads = signature.lengths is not None and "padding" not in lacks and _cuttable(signature)

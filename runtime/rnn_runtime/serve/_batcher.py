@@ -42,6 +42,9 @@ class Batcher:
     def __init__(self, model: Model, workers: int) -> None:
         self._model, self._workers = model, workers
         self._axis = _joined_axis(model)
+        # What is joined is never more than the model takes.
+        most = model.signature.limit(self._axis).max if self._axis is not None else None
+        self._rows = ROWS if most is None else min(ROWS, most)
         self._waiting: dict[object, list[Job]] = {}
         self._running = 0
 
@@ -71,7 +74,7 @@ class Batcher:
         while self._running < self._workers and self._waiting:
             key, jobs = next(iter(self._waiting.items()))
             taken, rows = 0, 0
-            while taken < len(jobs) and (not taken or rows + jobs[taken].rows <= ROWS):
+            while taken < len(jobs) and (not taken or rows + jobs[taken].rows <= self._rows):
                 rows += jobs[taken].rows
                 taken += 1
             del self._waiting[key]

@@ -132,7 +132,9 @@ def _handlers(grpc: Any, repository: Repository, metrics: Metrics, settings: Set
         return made["ServerMetadataResponse"](name="rnn-export", version=__version__, extensions=EXTENSIONS)
 
     async def model_metadata(message: Any, context: Any) -> Any:
-        return made["ModelMetadataResponse"](**metadata(*repository.find(message.name, message.version)))
+        found = metadata(*repository.find(message.name, message.version))
+        found.pop("limits", None)  # for which the protocol has no field over gRPC
+        return made["ModelMetadataResponse"](**found)
 
     async def stream(requests: AsyncIterator[bytes], context: Any) -> None:
         """Requests in, answers out as they come; those of one sequence run in the order they were sent."""

@@ -371,7 +371,7 @@ class Repository:
 
 
 def metadata(served: Served, generation: Generation) -> dict[str, Any]:
-    """What the protocol tells of a model."""
+    """What the protocol tells of a model, and the limits of its axes where it has some."""
 
     def tensors(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
         shapes = [[size if isinstance(size, int) else -1 for size in spec.axes] for spec in specs]
@@ -386,6 +386,7 @@ def metadata(served: Served, generation: Generation) -> dict[str, Any]:
         "platform": "onnxruntime_onnx",
         "inputs": tensors(generation.inputs),
         "outputs": tensors(generation.outputs),
+        **({"limits": limits} if (limits := generation.model.signature.to_dict().get("limits")) else {}),
     }
 
 

@@ -126,7 +126,19 @@ def _schemas() -> dict[str, Any]:
                 "platform": text,
                 "inputs": {"type": "array", "items": tensor},
                 "outputs": {"type": "array", "items": tensor},
-            }
+                "limits": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "axis": name,
+                            "min": {"type": "integer", "minimum": 1},
+                            "max": {"type": ["integer", "null"], "minimum": 1},
+                            "reason": text,
+                        }
+                    ),
+                },
+            },
+            required=["name", "versions", "platform", "inputs", "outputs"],
         ),
         "Parameters": {
             "type": "object",

@@ -201,6 +201,39 @@ def test_what_a_loop_does_at_few_lengths_alone_is_seen(tmp_path, change, steps):
     assert list(tmp_path.iterdir()) == []
 
 
+class ConstantsInSteps(nn.Module):
+    """A loop whose steps make a constant anew and take a cell from a plain list; a constant after it."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.cells, self.factor = [nn.RNNCell(5, 6)], factor
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 6)
+        for t in range(x.shape[1]):
+            h = self.cells[0](x[:, t], torch.tensor(self.factor(t)) * h)
+        return h + torch.tensor([0.5, -0.5]).repeat(3)
+
+
+def test_equal_constants_that_steps_make_anew_are_one(tmp_path):
+    torch.manual_seed(0)
+    model, axes = ConstantsInSteps(lambda t: 0.9).eval(), {"x": {0: "batch", 1: "sequence"}}
+    runtime = rnn_runtime.load(export(model, torch.randn(2, 7, 5), tmp_path / "b", axes=axes, formats=["onnx"]))
+    for batch, length in ((1, 1), (3, 2), (2, 40)):
+        x = torch.randn(batch, length, 5)
+        with torch.no_grad():
+            want = model(x).numpy()
+        np.testing.assert_allclose(runtime.run(x.numpy())["output"], want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [lambda t: 0.9 if t != 3 else 0.9000001, lambda t: -0.0 if t % 2 else 0.0])
+def test_constants_that_differ_in_one_bit_are_not_one(tmp_path, factor):
+    axes = {"x": {0: "batch", 1: "sequence"}}
+    with pytest.raises(ExportError, match="cannot be rolled"):
+        export(ConstantsInSteps(factor), torch.randn(2, 7, 5), tmp_path / "bundle", axes=axes)
+    assert list(tmp_path.iterdir()) == []
+
+
 class Rows(nn.Module):
     """A loop over all rows of all sequences."""
 

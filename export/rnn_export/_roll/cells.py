@@ -12,7 +12,7 @@ from .._capture import leaves
 from .._capture.graph import state_slots
 
 if TYPE_CHECKING:
-    from .unrolled import Rewrite
+    from .rewrite import Rewrite
 
 aten: Any = torch.ops.aten
 

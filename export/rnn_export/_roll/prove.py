@@ -15,8 +15,8 @@ from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
 from .._equal import all_equal
 from .._quiet import quiet
+from .ir import Unalike
 from .lengths import Length
-from .loops import Unalike
 
 LENGTHS = (1, 2, 3, 13, 64)
 MOST = 21

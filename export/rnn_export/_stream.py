@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from ._capture import Captured
 from ._capture.module import REFUSED
+from ._equal import FLOAT64, equal
 from ._errors import ExportError
 from ._reference import Reference
 
 STEPS = 12
 SPLITS = (1, 5, 11)
-TOLERANCE = 1e-9
-"""Times the largest value where that is above 1: a million times float64's rounding, and far below a wrong edge."""
-
 Seen = list[tuple[str, Tensor, Tensor]]
 """(module, its first input, its first result) for each module that ran, in the order in which they ended."""
 
@@ -52,7 +50,7 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
         for spec in captured.signature.outputs:
             joins = [dim for dim, name in enumerate(spec.axes) if name in (axis, f"max({_lengths(captured)})")]
             parts = torch.cat([first[spec.name], second[spec.name]], joins[0]) if joins else second[spec.name]
-            if not _equal(everything[spec.name], parts):
+            if not equal(parts, everything[spec.name], FLOAT64):
                 raise ExportError(
                     f"state='lift', but {spec.name!r} is another when the sequence comes in two pieces (cut after "
                     f"step {split} of {STEPS}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
@@ -86,7 +84,7 @@ def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) 
                 own = int(inputs[lengths.input][row])
                 alone = reference.float64(_piece(captured, one, axis, 0, own))
                 for slot in captured.flat.lifted:
-                    if not _equal(together[slot.output].narrow(1, row, 1), alone[slot.output]):
+                    if not equal(together[slot.output].narrow(1, row, 1), alone[slot.output], FLOAT64):
                         raise ExportError(
                             f"state='lift', but the rows of {slot.output!r} are not in the order of the input's: the "
                             "model orders rows by itself before it packs them. Use enforce_sorted=False instead"
@@ -167,21 +165,12 @@ def _continues(whole: Tensor, first: Tensor, second: Tensor) -> bool:
     """Whether two pieces make the whole along some dimension, or the second ends as the whole does."""
     if whole.dim() != first.dim() or whole.dim() != second.dim():
         return False
-    if whole.shape == second.shape and _equal(whole, second):
+    if equal(second, whole, FLOAT64):
         return True
     for dim in range(whole.dim()):
         others = [i for i in range(whole.dim()) if i != dim]
         if all(whole.shape[i] == first.shape[i] == second.shape[i] for i in others):
             joined = torch.cat([first, second], dim)
-            if joined.shape == whole.shape and _equal(whole, joined):
+            if equal(joined, whole, FLOAT64):
                 return True
     return False
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape:
-        return False
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    scale = max(1.0, float(a.abs().max())) if a.numel() else 1.0
-    return bool(torch.allclose(a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True))

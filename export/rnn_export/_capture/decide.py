@@ -16,17 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._equal import FLOAT64, all_equal
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
 from .builtins import symbolic
-from .module import Flat, copied, float64, wide_copy
+from .module import Flat, copied, float64, wide_copy, widened
 from .prepare import Prepared
 from .sample import Sampler
 from .values import Decisions, Event, Place, way_out
-
-TOLERANCE = 1e-9
-"""Times the largest value where that is above 1, in float64."""
 
 Inputs = list[Tensor]
 
@@ -84,7 +82,7 @@ def decide(prepared: Prepared) -> tuple[tuple[Decision, ...], list[Sample]]:
     assert isinstance(wide, Flat)
 
     def run(inputs: Inputs, answers: Mapping[Place, bool]) -> _Run:
-        given = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs]
+        given = [widened(tensor) for tensor in inputs]
         with float64():
             return _run(copied(wide), prepared.names, given, answers)
 
@@ -165,18 +163,8 @@ def _equal(a: _Run, b: _Run) -> bool:
     return (
         b.error is None
         and [path for path, _ in a.results] == [path for path, _ in b.results]
-        and all(_close(x, y) for (_, x), (_, y) in zip(a.results, b.results, strict=True))
+        and all_equal([x for _, x in b.results], [x for _, x in a.results], FLOAT64)
     )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    finite = a[a.isfinite()]
-    scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
-    return torch.allclose(a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
 
 
 def _checks(run: _Run, place: Place) -> bool:

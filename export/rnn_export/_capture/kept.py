@@ -16,9 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._equal import all_equal
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
+
+
+TOLERANCE = 1e-6
+"""Two runs of one model in float32, times the largest value where that is above 1."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def find(
     for one in candidates:
         fresh = copy()
         one.write(fresh.model, one.value)
-        if not _equal(run(fresh, turned), alone):
+        if not all_equal(run(fresh, turned), alone, TOLERANCE):
             kept.append(one)
     names = ", ".join(one.name for one in kept or candidates) or "something"
     leaves = {one.name: [leaf for _, leaf in tree.walk(one.value)] for one in kept}
@@ -162,7 +167,7 @@ def find(
     zeros = copy()
     with placed(zeros.model, kept, [slot.zeros(sizes) for one in kept for slot in one.slots]):
         started = run(zeros, turned)
-    if not _equal(started, alone):
+    if not all_equal(started, alone, TOLERANCE):
         raise ExportError(
             f"a call of the model changes the next one: it keeps {names} between calls, and starts from something else "
             "than zeros, from which a stream would. Take it as an argument and return its next value"
@@ -209,11 +214,4 @@ def _settle(copy: Any, kept: list[Kept], small: Any, large: Any, run: Any) -> No
     raise ExportError(
         f"the model keeps {', '.join(one.name for one in kept)} between calls, of sizes that follow no axis "
         f"({dict(sizes)}): take it as an argument and return its next value"
-    )
-
-
-def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    return len(a) == len(b) and all(
-        x.shape == y.shape and (torch.equal(x, y) or torch.allclose(x, y, rtol=0, atol=1e-6, equal_nan=True))
-        for x, y in zip(a, b, strict=True)
     )

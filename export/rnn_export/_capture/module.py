@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .._equal import equal
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
@@ -225,6 +226,11 @@ class _Float64(TorchFunctionMode):
         return func(*map(wide, args), **{key: wide(value) for key, value in (kwargs or {}).items()})
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """A copy in float64 where it holds floats: a model may write into its inputs."""
+    return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+
+
 def wide_copy(model: nn.Module) -> nn.Module:
     """A copy in float64, plain tensor attributes included."""
     wide = copied(model).double()
@@ -273,7 +279,7 @@ def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 def same(a: Any, b: Any) -> bool:
     """Whether two values are equal, tensors and plain values alike."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
+        return equal(a, b)
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return len(a) == len(b) and all(map(same, a, b))
     kinds = (Tensor, tuple, list, type(None))

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .._capture.module import REFUSED, float64, wide_copy
+from .._capture.module import REFUSED, float64, wide_copy, widened
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
+from .._equal import all_equal
 from .._quiet import quiet
 from .lengths import Length
 from .loops import Unalike
@@ -42,7 +43,7 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
     for point, rest in _trials(named, longest, lengths):
         drawn = sampler.draw(_sizes(prepared, lengths, point, rest), seed=point[0])
-        inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
+        inputs = [widened(tensor) for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
             try:
                 want = model(*(tensor.clone() for tensor in inputs))
@@ -53,7 +54,7 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
             except REFUSED as error:
                 reason = str(error).strip().splitlines()[0]
                 raise Unalike(f"the loop of {_said(point)} steps is another one than that of few ({reason})") from None
-        if not all(_equal(a, b) for a, b in zip(want, got, strict=True)):
+        if not all_equal(got, want, TOLERANCE):
             raise Unalike(f"the loop of {_said(point)} steps does something else than that of few")
 
 
@@ -96,16 +97,6 @@ def _sizes(prepared: Prepared, lengths: Sequence[Length], point: tuple[int, ...]
         size = length.at(steps)
         sizes[length.axis] = (size if isinstance(size, int) else size(sizes)) + (rest if rest in length.rests else 0)
     return sizes
-
-
-def _equal(want: Tensor, got: Tensor) -> bool:
-    if want.shape != got.shape:
-        return False
-    if not want.is_floating_point():
-        return torch.equal(want, got)
-    finite = want[want.isfinite()]
-    scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
-    return bool(torch.allclose(want, got.to(want.dtype), rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
 def whole_numbers(model: nn.Module) -> set[int]:

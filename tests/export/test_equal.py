@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-import rnn_export
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+import rnn_export
 from rnn_export._equal import FLOAT64, all_equal, equal
 
 NAN, INF = math.nan, math.inf

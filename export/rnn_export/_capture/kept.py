@@ -21,7 +21,6 @@ from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
 
-
 TOLERANCE = 1e-6
 """Two runs of one model in float32, times the largest value where that is above 1."""
 

@@ -1,0 +1,261 @@
+"""Inputs that turn a decision by value: each input scaled, shifted and filled, at several sizes, and what lies between.
+
+A decision is proven on inputs that go either way by themselves, so these are sought: first changes that leave an input
+much as it is, then far ones, then NaN and infinities, then larger sizes. Between an input of each way the boundary is
+bisected, since a way that is right far from it may be wrong beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .sample import Sampler
+
+Inputs = list[Tensor]
+Variant = tuple[str, Tensor]
+
+HALVINGS = 24
+GROWN = (64, 300, 512, 4096)
+"""Sizes that are tried where no input of the example's size turns a decision, `mask.sum() > 5000` among them."""
+MOST_ELEMENTS = 300_000
+MOST_VALUES = 32
+"""Up to this number each whole number is tried, as an id or a length."""
+STAYS_SMALL = 3
+"""An axis that stays so large while others grow."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs in order, and the sizes of their axes.
+
+    Attributes:
+        how: what was done to make them, in words.
+    """
+
+    sizes: dict[str, int]
+    inputs: Inputs
+    how: str = "inputs like the example"
+
+
+def candidates(
+    sampler: Sampler, sizes: Mapping[str, int], traced: Inputs, depends: Collection[str], numbers: Collection[float]
+) -> Iterator[Sample]:
+    """Inputs that may turn a decision, near ones first.
+
+    Args:
+        sampler: draws inputs like the example.
+        sizes: of the axes.
+        traced: inputs of these sizes.
+        depends: the names of the inputs that the decision depends on.
+        numbers: that were compared with.
+    """
+    names = [name for name in sampler.names if name in depends]
+    tall = {axis: STAYS_SMALL + 4 * (k == 0) for k, axis in enumerate(sizes)}  # more rows than columns
+    bases = [
+        Sample(dict(sizes), traced),
+        Sample(tall, sampler.draw(tall, seed=5)),
+        *(Sample(dict(sizes), sampler.draw(sizes, seed=seed)) for seed in (11, 12)),
+    ]
+    for base in bases:
+        yield from _changed(base, sampler.names, names, numbers)
+    for grown in _grown(sizes):
+        if sum(tensor.numel() for tensor in sampler.draw(grown, seed=7)) <= MOST_ELEMENTS:
+            yield from candidates_at(sampler, grown, depends, numbers)
+
+
+def candidates_at(
+    sampler: Sampler, sizes: Mapping[str, int], depends: Collection[str], numbers: Collection[float]
+) -> Iterator[Sample]:
+    """Inputs of these sizes that may turn a decision."""
+    base = Sample(dict(sizes), sampler.draw(sizes, seed=7), f"inputs of the sizes {dict(sizes)}")
+    yield base
+    names = [name for name in sampler.names if name in depends]
+    yield from _changed(base, sampler.names, names, numbers, few=True)
+
+
+def _grown(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    for size in GROWN:
+        for axis in sizes:
+            yield {other: size if other == axis else STAYS_SMALL for other in sizes}
+        if len(sizes) > 1 and size <= GROWN[1]:
+            yield dict.fromkeys(sizes, size)
+    yield dict.fromkeys(sizes, 1)
+
+
+def _changed(
+    base: Sample, every: Sequence[str], names: Sequence[str], numbers: Collection[float], *, few: bool = False
+) -> Iterator[Sample]:
+    """`base` with one of the inputs changed, then with all of them changed alike."""
+    ways = {name: dict(_variants(base.inputs[every.index(name)], base.sizes, numbers, few=few)) for name in names}
+    for label in dict.fromkeys(label for found in ways.values() for label in found):
+        having = [name for name in names if label in ways[name]]
+        for together in [[name] for name in having] + ([having] if len(having) > 1 else []):
+            inputs = [ways[n][label] if n in together else x for n, x in zip(every, base.inputs, strict=True)]
+            yield Sample(base.sizes, inputs, f"{' and '.join(together)} {label}")
+
+
+def _variants(x: Tensor, sizes: Mapping[str, int], numbers: Collection[float], *, few: bool) -> Iterator[Variant]:
+    if x.numel() == 0 or x.is_complex():
+        return
+    if x.dtype is torch.bool or bool(((x == 0) | (x == 1)).all()):
+        found = _masks(x)
+    elif x.is_floating_point():
+        found = _floats(x, numbers)
+    else:
+        found = _whole(x, sizes, numbers)
+    for k, (label, tensor) in enumerate(found):
+        if few and k >= FEW:
+            return
+        yield label, tensor.to(x.dtype)
+
+
+FEW = 12
+"""Of the variants at larger sizes, the first: there a call takes long."""
+
+
+def _with(x: Tensor, index: Any, value: Any) -> Tensor:
+    filled = x.clone()
+    filled[index] = value
+    return filled
+
+
+def _flat(x: Tensor, index: int, value: Any) -> Tensor:
+    filled = x.clone(memory_format=torch.contiguous_format)
+    filled.view(-1)[index] = value
+    return filled
+
+
+def _masks(x: Tensor) -> Iterator[Variant]:
+    ones, zeros = torch.ones_like(x), torch.zeros_like(x)
+    yield "all ones", ones
+    yield "all zeros", zeros
+    for index, place in ((0, "first"), (-1, "last")):
+        yield f"zeros but the {place}", _flat(zeros, index, 1)
+        yield f"ones but the {place}", _flat(ones, index, 0)
+        if x.dim() > 1:
+            yield f"ones but the {place} row", _with(ones, index, 0)
+            yield f"zeros but the {place} row", _with(zeros, index, 1)
+            yield f"ones but the {place} column", _with(ones, (slice(None), index), 0)
+            yield f"zeros but the {place} column", _with(zeros, (slice(None), index), 1)
+    if x.dim() > 1:
+        yield "ones up to another place in each row", torch.ones(x.shape).transpose(0, 1).triu().transpose(0, 1)
+        yield "ones from another place on in each row", torch.ones(x.shape).triu()
+    if x.is_floating_point():
+        yield from ((f"all {value:g}", torch.full_like(x, value)) for value in (0.5, -1.0, 1e3))
+
+
+def _floats(x: Tensor, numbers: Collection[float]) -> Iterator[Variant]:
+    powers = sorted(range(-7, 8), key=abs)
+    finite = x[x.isfinite()].double()
+    largest = (float(finite.abs().max()) if finite.numel() else 0.0) or 1.0
+    yield "all zeros", torch.zeros_like(x)
+    yield "negative", -x.abs()
+    for power in powers[1:]:
+        yield f"times 1e{power}", x * 10.0**power
+    for number in sorted(numbers, key=abs):
+        for share in (1.01, 0.99, 2.0):
+            yield f"up to {number * share:g}", x * (number * share / largest)
+            yield f"all {number * share:g}", torch.full_like(x, number * share)
+        yield f"around {number:g}", x + number
+    for power in powers:
+        yield f"plus 1e{power}", x + 10.0**power
+        yield f"minus 1e{power}", x - 10.0**power
+        yield f"all 1e{power}", torch.full_like(x, 10.0**power)
+        yield f"times -1e{power}", -x * 10.0**power
+    yield "with one large value", _flat(x, 0, 1e6)
+    yield "with one large negative value", _flat(x, -1, -1e6)
+    yield "in order", x.flatten().sort().values.reshape(x.shape)
+    yield "in falling order", x.flatten().sort(descending=True).values.reshape(x.shape)
+    if x.dim():
+        yield "with equal rows", x[:1].expand(x.shape).clone()
+        yield "with a first row of zeros", _with(x, 0, 0.0)
+        yield "with a last row of zeros", _with(x, -1, 0.0)
+    if x.dim() > 1:
+        yield "with equal columns", x[:, :1].expand(x.shape).clone()
+        yield "with a first column of zeros", _with(x, (slice(None), 0), 0.0)
+        yield "with a last column of zeros", _with(x, (slice(None), -1), 0.0)
+    for special in (math.nan, math.inf, -math.inf):
+        yield f"with one {special}", _flat(x, 0, special)
+        yield f"with one {special} at the end", _flat(x, -1, special)
+        yield f"all {special}", torch.full_like(x, special)
+
+
+def _whole(x: Tensor, sizes: Mapping[str, int], numbers: Collection[float]) -> Iterator[Variant]:
+    low, high = int(x.min()), int(x.max())
+    largest = torch.iinfo(x.dtype).max
+    named = sorted({int(n) + more for n in numbers if math.isfinite(n) for more in (0, 1, -1)}, key=abs)
+    lengths = sorted(set(sizes.values()), reverse=True) if x.dim() == 1 else []
+    values = [*lengths, high, low, *named, *range(MOST_VALUES + 1), -1, *(2**k for k in range(6, 17)), high + 1]
+    for value in dict.fromkeys(v for v in values if -largest <= v <= largest):
+        if value < 0 and not x.dtype.is_signed:
+            continue
+        yield f"all {value}", torch.full_like(x, value)
+        yield f"with one {value}", _flat(x, 0, value)
+        yield f"with one {value} at the end", _flat(x, -1, value)
+    yield "in order", x.flatten().sort().values.reshape(x.shape)
+    yield "in falling order", x.flatten().sort(descending=True).values.reshape(x.shape)
+    if x.dim() == 1:  # lengths
+        for longest in lengths:
+            yield f"from {longest} down", torch.arange(longest, longest - x.numel(), -1).clamp(min=1)
+            yield f"up to {longest}", torch.arange(longest - x.numel() + 1, longest + 1).clamp(min=1)
+
+
+def beside(a: Sample, b: Sample, turned: Callable[[Sample], bool | None]) -> Iterator[Sample]:
+    """Inputs between `a` and `b`, of the same sizes, nearer and nearer to where a decision turns.
+
+    Args:
+        a: goes one way.
+        b: goes the other.
+        turned: whether inputs go the way of `b`; None where the model does not take them.
+    """
+    for blend in (_linear, _prefix):
+        low, high = 0.0, 1.0
+        found: list[tuple[bool, Sample]] = []
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            sample = Sample(a.sizes, [blend(x, y, middle) for x, y in zip(a.inputs, b.inputs, strict=True)], BESIDE)
+            answer = turned(sample)
+            if answer is None:
+                break
+            found.append((answer, sample))
+            low, high = (low, middle) if answer else (middle, high)
+        for way in (True, False):
+            yield from _last(found, way)
+        if not any(_differs(x, y) for x, y in zip(a.inputs, b.inputs, strict=True)):
+            return
+
+
+BESIDE = "inputs beside the boundary"
+
+
+def _last(found: Sequence[tuple[bool, Sample]], way: bool) -> list[Sample]:
+    """The nearest to the boundary on one side, and one on the way to it."""
+    own = [sample for answer, sample in found if answer is way]
+    return [own[k] for k in sorted({0, len(own) // 2, len(own) - 1})] if own else []
+
+
+def _differs(x: Tensor, y: Tensor) -> bool:
+    """Whether two inputs differ where there is nothing in between: whole numbers, NaN."""
+    return bool((x != y).any()) and not (x.is_floating_point() and bool((x.isfinite() & y.isfinite()).all()))
+
+
+def _linear(x: Tensor, y: Tensor, share: float) -> Tensor:
+    if x.dtype is torch.bool or x.is_complex():
+        return _prefix(x, y, share)
+    a, b = x.double(), y.double()
+    if not bool((a.isfinite() & b.isfinite()).all()):
+        return _prefix(x, y, share)
+    mixed = a + (b - a) * share
+    return (mixed if x.is_floating_point() else mixed.round()).to(x.dtype)
+
+
+def _prefix(x: Tensor, y: Tensor, share: float) -> Tensor:
+    """The first elements of `y`, the others of `x`."""
+    count = round(share * x.numel())
+    return torch.where(torch.arange(x.numel()).reshape(x.shape) < count, y, x)

@@ -19,7 +19,7 @@ from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
 from . import bare, graph
-from .decide import Decision, Sample, decide
+from .decide import Decision, decide
 from .describe import describe
 from .forks import forks
 from .graph import Layer
@@ -30,6 +30,7 @@ from .sample import Sampler
 from .scan_leaf import replace_scans
 from .tidy import tidy
 from .trace import FixedAxes, at_other_sizes, trace
+from .witness import Sample
 
 __all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "fix", "prepare", "sequences", "traced"]
 
@@ -174,6 +175,7 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
         output_paths=captured.output_paths,
         unlifted=None,
         fixed=sizes,
+        assumptions=captured.assumptions,
     )
     rolled = None if unroll and captured.sequences <= set(sizes) else captured.rolled
     program = trace(prepared, rolled, whole=bool(specs) and all(spec.full for spec in specs))

@@ -20,14 +20,10 @@ from .sample import Sampler
 Inputs = list[Tensor]
 Variant = tuple[str, Tensor]
 
-HALVINGS = 24
-GROWN = (64, 300, 512, 4096)
-"""Sizes that are tried where no input of the example's size turns a decision, `mask.sum() > 5000` among them."""
-MOST_ELEMENTS = 300_000
+HALVINGS = 16
+MOST_ELEMENTS = 2_000_000
 MOST_VALUES = 32
 """Up to this number each whole number is tried, as an id or a length."""
-STAYS_SMALL = 3
-"""An axis that stays so large while others grow."""
 
 
 @dataclass(frozen=True)
@@ -43,56 +39,69 @@ class Sample:
     how: str = "inputs like the example"
 
 
-def candidates(
-    sampler: Sampler, sizes: Mapping[str, int], traced: Inputs, depends: Collection[str], numbers: Collection[float]
-) -> Iterator[Sample]:
-    """Inputs that may turn a decision, near ones first.
+@dataclass(frozen=True)
+class Changes:
+    """What may turn a decision, near changes first.
 
-    Args:
+    Attributes:
         sampler: draws inputs like the example.
-        sizes: of the axes.
-        traced: inputs of these sizes.
         depends: the names of the inputs that the decision depends on.
         numbers: that were compared with.
     """
-    names = [name for name in sampler.names if name in depends]
-    tall = {axis: STAYS_SMALL + 4 * (k == 0) for k, axis in enumerate(sizes)}  # more rows than columns
-    bases = [
-        Sample(dict(sizes), traced),
-        Sample(tall, sampler.draw(tall, seed=5)),
-        *(Sample(dict(sizes), sampler.draw(sizes, seed=seed)) for seed in (11, 12)),
-    ]
-    for base in bases:
-        yield from _changed(base, sampler.names, names, numbers)
-    for grown in _grown(sizes):
-        if sum(tensor.numel() for tensor in sampler.draw(grown, seed=7)) <= MOST_ELEMENTS:
-            yield from candidates_at(sampler, grown, depends, numbers)
+
+    sampler: Sampler
+    depends: Collection[str]
+    numbers: Collection[float]
+
+    def near(self, sizes: Mapping[str, int], traced: Inputs) -> Iterator[Sample]:
+        """From inputs of these sizes, and of some with more rows than columns."""
+        tall = {axis: 7 if k == 0 else 3 for k, axis in enumerate(sizes)}
+        bases = [Sample(dict(sizes), traced), Sample(tall, self.sampler.draw(tall, seed=5))]
+        for base in [*bases, Sample(dict(sizes), self.sampler.draw(sizes, seed=11))]:
+            yield from self._of(base)
+        if sizes:
+            ones = dict.fromkeys(sizes, 1)
+            yield Sample(ones, self.sampler.draw(ones, seed=5), f"inputs of the sizes {ones}")
+
+    def at(self, sizes: Mapping[str, int]) -> Iterator[Sample]:
+        """From inputs of larger sizes: few."""
+        base = Sample(dict(sizes), self.sampler.draw(sizes, seed=7), f"inputs of the sizes {dict(sizes)}")
+        if sum(tensor.numel() for tensor in base.inputs) <= MOST_ELEMENTS:
+            yield base
+            yield from self._of(base, few=True)
+
+    def _of(self, base: Sample, *, few: bool = False) -> Iterator[Sample]:
+        names = [name for name in self.sampler.names if name in self.depends]
+        return _changed(base, self.sampler.names, names, self.numbers, self.flags, few=few)
+
+    @property
+    def flags(self) -> set[str]:
+        """The inputs that hold 0 and 1 alone in the example: a mask stays one."""
+        return {name for name, x in zip(self.sampler.names, self.sampler.example, strict=True) if _is_flags(x)}
 
 
-def candidates_at(
-    sampler: Sampler, sizes: Mapping[str, int], depends: Collection[str], numbers: Collection[float]
-) -> Iterator[Sample]:
-    """Inputs of these sizes that may turn a decision."""
-    base = Sample(dict(sizes), sampler.draw(sizes, seed=7), f"inputs of the sizes {dict(sizes)}")
-    yield base
-    names = [name for name in sampler.names if name in depends]
-    yield from _changed(base, sampler.names, names, numbers, few=True)
-
-
-def _grown(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    for size in GROWN:
-        for axis in sizes:
-            yield {other: size if other == axis else STAYS_SMALL for other in sizes}
-        if len(sizes) > 1 and size <= GROWN[1]:
-            yield dict.fromkeys(sizes, size)
-    yield dict.fromkeys(sizes, 1)
+def grown(sizes: Mapping[str, int], large: int, others: int) -> Iterator[dict[str, int]]:
+    """Each axis large in turn, and all of them somewhat."""
+    for axis in sizes:
+        yield {other: large if other == axis else others for other in sizes}
+    if len(sizes) > 1:
+        yield dict.fromkeys(sizes, math.isqrt(large * others))
 
 
 def _changed(
-    base: Sample, every: Sequence[str], names: Sequence[str], numbers: Collection[float], *, few: bool = False
+    base: Sample,
+    every: Sequence[str],
+    names: Sequence[str],
+    numbers: Collection[float],
+    flags: Collection[str],
+    *,
+    few: bool = False,
 ) -> Iterator[Sample]:
     """`base` with one of the inputs changed, then with all of them changed alike."""
-    ways = {name: dict(_variants(base.inputs[every.index(name)], base.sizes, numbers, few=few)) for name in names}
+    ways = {
+        name: dict(_variants(base.inputs[every.index(name)], base.sizes, numbers, name in flags, few=few))
+        for name in names
+    }
     for label in dict.fromkeys(label for found in ways.values() for label in found):
         having = [name for name in names if label in ways[name]]
         for together in [[name] for name in having] + ([having] if len(having) > 1 else []):
@@ -100,10 +109,12 @@ def _changed(
             yield Sample(base.sizes, inputs, f"{' and '.join(together)} {label}")
 
 
-def _variants(x: Tensor, sizes: Mapping[str, int], numbers: Collection[float], *, few: bool) -> Iterator[Variant]:
+def _variants(
+    x: Tensor, sizes: Mapping[str, int], numbers: Collection[float], flags: bool, *, few: bool
+) -> Iterator[Variant]:
     if x.numel() == 0 or x.is_complex():
         return
-    if x.dtype is torch.bool or bool(((x == 0) | (x == 1)).all()):
+    if flags:
         found = _masks(x)
     elif x.is_floating_point():
         found = _floats(x, numbers)
@@ -117,6 +128,11 @@ def _variants(x: Tensor, sizes: Mapping[str, int], numbers: Collection[float], *
 
 FEW = 12
 """Of the variants at larger sizes, the first: there a call takes long."""
+
+
+def _is_flags(x: Tensor) -> bool:
+    """Whether an input is of booleans, or holds both 0 and 1 and nothing else."""
+    return x.dtype is torch.bool or set(x.unique().tolist()) == {0, 1}
 
 
 def _with(x: Tensor, index: Any, value: Any) -> Tensor:
@@ -146,8 +162,6 @@ def _masks(x: Tensor) -> Iterator[Variant]:
     if x.dim() > 1:
         yield "ones up to another place in each row", torch.ones(x.shape).transpose(0, 1).triu().transpose(0, 1)
         yield "ones from another place on in each row", torch.ones(x.shape).triu()
-    if x.is_floating_point():
-        yield from ((f"all {value:g}", torch.full_like(x, value)) for value in (0.5, -1.0, 1e3))
 
 
 def _floats(x: Tensor, numbers: Collection[float]) -> Iterator[Variant]:
@@ -246,13 +260,17 @@ def _differs(x: Tensor, y: Tensor) -> bool:
 
 
 def _linear(x: Tensor, y: Tensor, share: float) -> Tensor:
-    if x.dtype is torch.bool or x.is_complex():
+    if x.dtype is torch.bool or x.is_complex() or bool((_of_flags(x) & _of_flags(y)).all()):
         return _prefix(x, y, share)
     a, b = x.double(), y.double()
     if not bool((a.isfinite() & b.isfinite()).all()):
         return _prefix(x, y, share)
     mixed = a + (b - a) * share
     return (mixed if x.is_floating_point() else mixed.round()).to(x.dtype)
+
+
+def _of_flags(x: Tensor) -> Tensor:
+    return (x == 0) | (x == 1)
 
 
 def _prefix(x: Tensor, y: Tensor, share: float) -> Tensor:

@@ -20,13 +20,15 @@ from .prepare import Prepared
 from .sample import Sampler
 from .trials import Run, Trials, call
 from .values import Place, way_out
-from .witness import BESIDE, Changes, Sample, beside, grown
+from .witness import BESIDE, Changes, Sample, beside, distance, grown
 
 ENOUGH = 6
 """Inputs of each way."""
 PER_SIZE = 2
 """Inputs of each way at each of the largest sizes."""
 FEW_LARGER = 3
+PAIRS = 2
+"""Of inputs of each way, the nearest, between which inputs beside the boundary are sought."""
 LARGER, LARGEST = (330, 3), (4096, 9)
 """The size of one axis, and that of the others. What a way does may be seen at large sizes alone, as a cut at 100
 is; and where no input like the example turns a decision, `mask.sum() > 5000` among them, larger ones do."""
@@ -160,9 +162,10 @@ def _search(place: Place, trials: Trials, depends: set[str]) -> None:
 
     def turned(sample: Sample) -> bool | None:
         known = trials.tried(sample)
-        return None if known is None else True in known[1].goes(place)
+        return None if known is None else False in known[1].goes(place)
 
-    for j, k in dict.fromkeys([*pairs[:1], *pairs[-1:]]):
+    far = {(j, k): distance(trials.samples[j], trials.samples[k]) for j, k in pairs}
+    for j, k in sorted(pairs, key=lambda pair: far[pair])[:PAIRS]:
         for sample in beside(trials.samples[j], trials.samples[k], turned):
             trials.add(sample)
 

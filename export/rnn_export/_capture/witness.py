@@ -20,7 +20,7 @@ from .sample import Sampler
 Inputs = list[Tensor]
 Variant = tuple[str, Tensor]
 
-HALVINGS = 16
+HALVINGS = 20
 MOST_ELEMENTS = 2_000_000
 MOST_VALUES = 32
 """Up to this number each whole number is tried, as an id or a length."""
@@ -246,6 +246,13 @@ def beside(a: Sample, b: Sample, turned: Callable[[Sample], bool | None]) -> Ite
 
 
 BESIDE = "inputs beside the boundary"
+
+
+def distance(a: Sample, b: Sample) -> float:
+    """How far two samples of the same sizes are apart."""
+    apart = [(x.double() - y.double()).abs() for x, y in zip(a.inputs, b.inputs, strict=True)]
+    found = sum(float(one.max()) for one in apart if one.numel())
+    return math.inf if math.isnan(found) else found
 
 
 def _last(found: Sequence[tuple[bool, Sample]], way: bool) -> list[Sample]:

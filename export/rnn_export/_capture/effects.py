@@ -44,11 +44,13 @@ class Effects:
         paths: the way to each result in what the model returns.
         state: the places that later calls read.
         left: the model after one call.
+        later: the model after more.
     """
 
     paths: list[tree.Path]
     state: list[Spot]
     left: Flat
+    later: Flat
 
 
 class KeepsStateError(ExportError):
@@ -95,7 +97,7 @@ def _find(flat: Flat, traced: Sequence[Tensor], larger: Sequence[Tensor]) -> Eff
     state = effects_of(flat, first, used, inputs, larger)
     if not state and not all(alike(a, alone[k]) for a, k in zip(row, order, strict=True)):
         raise KeepsStateError(_NOWHERE)
-    return Effects(ways, state, first)
+    return Effects(ways, state, first, used)
 
 
 def effects_of(flat: Flat, first: Flat, used: Flat, inputs: list[list[Tensor]], larger: Sequence[Tensor]) -> list[Spot]:

@@ -8,7 +8,6 @@ else is refused.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +109,7 @@ def find(
     copy: Callable[[], Any],
     state: Sequence[Spot],
     left: nn.Module,
+    later: nn.Module,
     inputs: Sequence[tuple[Mapping[str, int], Sequence[Tensor]]],
     axes: Sequence[str],
 ) -> list[Kept]:
@@ -119,6 +119,7 @@ def find(
         copy: gives a fresh copy of the flat model.
         state: where it keeps something.
         left: the model after one call.
+        later: the model after more.
         inputs: sizes and inputs of these sizes: the traced ones, and larger ones.
         axes: the names of all axes.
 
@@ -133,9 +134,8 @@ def find(
 
     said = "a call of the model changes the next one: it keeps"
     names = ", ".join(spot.name for spot in state)
-    fresh = copy().model
     for spot in state:
-        if (why := _no_state(spot, fresh, left)) is not None:
+        if (why := _no_state(spot, left, later)) is not None:
             others_too = f" (of {names})" if len(state) > 1 else ""
             raise ExportError(
                 f"{said} {spot.name}{others_too} between calls, which is no tensor that a state could be, but {why}. "
@@ -159,9 +159,9 @@ def find(
     return kept
 
 
-def _no_state(spot: Spot, fresh: nn.Module, left: nn.Module) -> str | None:
+def _no_state(spot: Spot, left: nn.Module, later: nn.Module) -> str | None:
     """What is kept at a place, where that is something else than tensors of floats in containers of one length."""
-    was, value = leaves(spot.read(fresh)), spot.read(left)
+    value = spot.read(left)
     found = leaves(value)
     if spot.hook is not None:
         return "a variable that a hook closes over"
@@ -176,7 +176,7 @@ def _no_state(spot: Spot, fresh: nn.Module, left: nn.Module) -> str | None:
         return "a parameter, which every call writes into"
     if not found or [path for path, _ in tree.walk(value)] != list(found):
         return f"a {type(value).__name__}"
-    if isinstance(value, list | deque | dict) and was and was.keys() != found.keys():
+    if leaves(spot.read(later)).keys() != found.keys():
         return f"a {type(value).__name__} that grows"
     return None
 

@@ -153,7 +153,7 @@ def _keep(
     larger = {axis: size + 2 + j for j, (axis, size) in enumerate(sizes.items())}
     drawn = Sampler(names, axes, flat.inputs.example).draw(larger, seed=1)
     both = [(sizes, list(traced)), (larger, drawn)]
-    flat.kept = kept.find(lambda: copied(flat), found.state, found.left.model, both, list(sizes))
+    flat.kept = kept.find(lambda: copied(flat), found.state, found.left.model, found.later.model, both, list(sizes))
     for slot in flat.states:
         if slot.input in names:
             raise InputError(f"the kept state {slot.input!r} has the name of an input: rename that with input_names")

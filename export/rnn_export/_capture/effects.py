@@ -187,7 +187,7 @@ def _trains(names: Collection[str]) -> str:
 @contextmanager
 def _training(flat: Flat) -> Iterator[list[str]]:
     """The modules that run in training mode while this lasts."""
-    names = {id(module): name for name, module in flat.model.named_modules()}
+    names = {id(module): name for name, module in flat.model.named_modules() if not module.training}
     found: list[str] = []
 
     def note(module: nn.Module, _: Any) -> None:

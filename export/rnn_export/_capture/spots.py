@@ -87,6 +87,8 @@ def spots(model: nn.Module) -> Iterator[Spot]:
 
 def functions(module: nn.Module) -> Iterator[tuple[MutableMapping[Any, Any], Any]]:
     """The functions that are a module's hooks or attributes: what holds each, and under what key."""
+    if type(module).__module__.startswith("torch._dynamo"):
+        return  # a compiled module calls the one that it was made from
     for space in (*(getattr(module, name) for name in HOOKS), vars(module)):
         for key, value in list(space.items()):
             if isinstance(value, FunctionType):

@@ -49,7 +49,7 @@ def compare(
         found: list[Row] = []
         for case in cases:
             try:
-                got = backend.run(case.inputs)
+                got = backend.run({name: array.copy() for name, array in case.inputs.items()})
             except Exception as error:
                 first = (str(error).strip().splitlines() or [""])[0]
                 found += [_failed(backend.name, case, name, f"{type(error).__name__}: {first}") for name in case.want]

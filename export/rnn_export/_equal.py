@@ -23,7 +23,10 @@ def equal(got: Tensor, want: Tensor, tolerance: float = EXACT) -> bool:
         want: what it is held against.
         tolerance: the largest absolute difference of floats, times the largest finite |want| where that is above 1.
     """
-    return got.dtype == want.dtype and compare(_plain(got), _plain(want), tolerance).passed
+    if got.dtype != want.dtype or got.shape != want.shape:
+        return False
+    # Identical numbers, none of them NaN: most comparisons end here, and large weights are not made into float64.
+    return torch.equal(got, want) or compare(_plain(got), _plain(want), tolerance).passed
 
 
 def all_equal(got: Sequence[Tensor], want: Sequence[Tensor], tolerance: float = EXACT) -> bool:

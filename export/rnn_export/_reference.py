@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnn_runtime import InputError, LimitSpec, Signature
 
-from ._capture.module import REFUSED, Flat, float64, wide_copy
+from ._capture.module import REFUSED, Flat, float64, wide_copy, widened
 from ._capture.sample import Sampler
 from ._errors import ExportError
 from ._quiet import quiet
@@ -94,7 +94,7 @@ class Reference:
 
     def float64(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All outputs of the model in float64, by name, from all inputs by name."""
-        wide = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs.values()]
+        wide = [widened(tensor) for tensor in inputs.values()]
         with quiet(), torch.no_grad(), float64():
             results = self.wide(*wide)
         return {spec.name: result for spec, result in zip(self.signature.outputs, results, strict=True)}
@@ -115,12 +115,14 @@ class Reference:
             ) from error
         return Case(
             sizes=dict(sizes),
-            inputs={spec.name: tensor.numpy() for spec, tensor in zip(self.signature.inputs, inputs, strict=True)},
+            inputs={
+                spec.name: tensor.clone().numpy() for spec, tensor in zip(self.signature.inputs, inputs, strict=True)
+            },
             want={
                 name: (want[name] if want[name].is_floating_point() else tensor).numpy()
                 for name, tensor in zip(names, eager, strict=True)
             },
-            eager={name: tensor.numpy() for name, tensor in zip(names, eager, strict=True)},
+            eager={name: tensor.clone().numpy() for name, tensor in zip(names, eager, strict=True)},
         )
 
 

@@ -16,7 +16,7 @@ from rnn_runtime import TensorSpec
 
 from ._capture import Captured
 from ._capture.module import REFUSED
-from ._equal import equal
+from ._equal import FLOAT64, equal
 from ._errors import ExportError
 from ._reference import Reference
 
@@ -30,8 +30,6 @@ LARGEST = 2048
 """Numbers in the program up to this one may be lags and windows, which a sequence has to go beyond."""
 FEW = 8
 """As many of these numbers are cut at, the largest ones."""
-TOLERANCE = 1e-9
-"""Times the largest value where that is above 1: a million times float64's rounding, and far below a wrong edge."""
 
 Seen = list[tuple[str, Tensor, Tensor]]
 """(module, its first input, its first result) for each module that ran, in the order in which they ended."""
@@ -77,7 +75,7 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
         for spec in captured.signature.outputs:
             joins = [dim for dim, name in enumerate(spec.axes) if name in (axis, f"max({_lengths(captured)})")]
             parts = torch.cat([first[spec.name], second[spec.name]], joins[0]) if joins else second[spec.name]
-            if not equal(parts, everything[spec.name], TOLERANCE):
+            if not equal(parts, everything[spec.name], FLOAT64):
                 raise ExportError(
                     f"state='lift', but {spec.name!r} is another when the sequence comes in two pieces (cut after "
                     f"step {split} of {steps}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
@@ -154,7 +152,7 @@ def _require_rows_in_place(captured: Captured, reference: Reference, axis: str) 
                 own = int(inputs[lengths.input][row])
                 alone = reference.float64(_piece(captured, one, axis, 0, own))
                 for slot in captured.flat.lifted:
-                    if not equal(together[slot.output].narrow(1, row, 1), alone[slot.output], TOLERANCE):
+                    if not equal(together[slot.output].narrow(1, row, 1), alone[slot.output], FLOAT64):
                         raise ExportError(
                             f"state='lift', but the rows of {slot.output!r} are not in the order of the input's: the "
                             "model orders rows by itself before it packs them. Use enforce_sorted=False instead"
@@ -239,12 +237,12 @@ def _continues(whole: Tensor, first: Tensor, second: Tensor) -> bool:
     """Whether two pieces make the whole along some dimension, or the second ends as the whole does."""
     if whole.dim() != first.dim() or whole.dim() != second.dim():
         return False
-    if whole.shape == second.shape and equal(second, whole, TOLERANCE):
+    if whole.shape == second.shape and equal(second, whole, FLOAT64):
         return True
     for dim in range(whole.dim()):
         others = [i for i in range(whole.dim()) if i != dim]
         if all(whole.shape[i] == first.shape[i] == second.shape[i] for i in others):
             joined = torch.cat([first, second], dim)
-            if joined.shape == whole.shape and equal(joined, whole, TOLERANCE):
+            if joined.shape == whole.shape and equal(joined, whole, FLOAT64):
                 return True
     return False

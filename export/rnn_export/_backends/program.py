@@ -32,7 +32,7 @@ class Program(Backend):
         self._signature = Signature.from_json(extra[METADATA_KEY])
 
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.ascontiguousarray(inputs[s.name])).to(self._device) for s in self._signature.inputs]
+        return [torch.from_numpy(np.array(inputs[s.name], order="C")).to(self._device) for s in self._signature.inputs]
 
     def calls(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The first result of each recurrent call, in the order in which they run."""

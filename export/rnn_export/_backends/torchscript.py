@@ -30,8 +30,7 @@ class TorchScript(Backend):
 
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> list[torch.Tensor]:
         return [
-            torch.from_numpy(np.ascontiguousarray(inputs[spec.name])).to(self._device)
-            for spec in self._signature.inputs
+            torch.from_numpy(np.array(inputs[spec.name], order="C")).to(self._device) for spec in self._signature.inputs
         ]
 
     def calls(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

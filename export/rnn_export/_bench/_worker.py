@@ -107,7 +107,7 @@ def _torch(bundle: Path, threads: int, module: Any) -> Callable[[Arrays], tuple[
     names = [spec.name for spec in signature.outputs]
 
     def ready(inputs: Arrays) -> tuple[Run, Callable[[], Arrays]]:
-        tensors = [torch.from_numpy(np.ascontiguousarray(inputs[spec.name])) for spec in signature.inputs]
+        tensors = [torch.from_numpy(np.array(inputs[spec.name], order="C")) for spec in signature.inputs]
 
         def run() -> Any:
             with torch.inference_mode():

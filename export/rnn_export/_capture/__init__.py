@@ -20,7 +20,7 @@ from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
 from . import bare, graph, limits
-from .decide import Decision, Sample, decide
+from .decide import Decision, decide
 from .describe import describe
 from .graph import Layer
 from .ledger import OF_SIZES
@@ -33,6 +33,7 @@ from .settle import settle_sizes
 from .tidy import tidy
 from .trace import FixedAxes, at_other_sizes, guards, trace
 from .trials import Trials, widened
+from .witness import Sample
 
 __all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "fix", "prepare", "sequences", "traced"]
 
@@ -211,6 +212,7 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
         unlifted=None,
         fixed=sizes,
         limits={axis: limit for axis, limit in captured.limits.items() if axis not in sizes},
+        assumptions=captured.assumptions,
     )
     rolled = None if unroll and captured.sequences <= set(sizes) else captured.rolled
     program = trace(prepared, rolled, whole=bool(specs) and all(spec.full for spec in specs))

@@ -9,27 +9,30 @@ wrong on inputs that eager PyTorch treats in another way.
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from .._errors import ExportError
-from .._quiet import quiet
-from . import tree
-from .builtins import symbolic
-from .limits import others
-from .module import Flat, copied, float64, wide_copy
+from .ledger import Assumption, Kind
+from .limits import fitted
+from .module import copied
 from .prepare import Prepared
+from .runs import Run, Runs, call
 from .sample import Sampler
-from .values import Decisions, Event, Place, way_out
+from .values import Place, way_out
+from .witness import BESIDE, Changes, Sample, beside, distance, grown
 
-TOLERANCE = 1e-9
-"""Times the largest value where that is above 1, in float64."""
-
-Inputs = list[Tensor]
+ENOUGH = 6
+"""Inputs of each way."""
+PER_SIZE = 2
+"""Inputs of each way at each of the largest sizes."""
+FEW_LARGER = 3
+PAIRS = 2
+"""Of inputs of each way, the nearest, between which inputs beside the boundary are sought."""
+LARGER, LARGEST = (330, 3), (4096, 9)
+"""The size of one axis, and that of the others. What a way does may be seen at large sizes alone, as a cut at 100
+is; and where no input like the example turns a decision, `mask.sum() > 5000` among them, larger ones do."""
 
 
 @dataclass(frozen=True)
@@ -42,145 +45,133 @@ class Decision:
         check: the other way is an error, or for lengths that a bundle does not take: a check of the inputs, which the
             program does not make.
         seen: the ways that inputs which were tried go by themselves.
+        assumptions: what was taken for granted, and with what it was tried.
     """
 
     place: Place
     answer: bool
     check: bool
     seen: frozenset[bool]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Inputs in order, and the sizes of their axes."""
-
-    sizes: dict[str, int]
-    inputs: Inputs
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What one call gave: its results, or the error that it raised; and the decisions in it."""
-
-    results: list[tuple[tree.Path, Tensor]]
-    error: Exception | None
-    events: list[Event]
-    lengths: set[str]
-
-    def goes(self, place: Place) -> set[bool]:
-        return {event.natural for event in self.events if event.place == place}
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def decide(prepared: Prepared) -> tuple[tuple[Decision, ...], list[Sample]]:
     """The decisions that the model makes, and inputs that go either way at each, to compare a bundle on.
 
     Raises:
-        ExportError: a decision has no general way; names the line.
+        ExportError: a decision has no general way, or no inputs were found that go its other way; names the line.
     """
     first = [prepared.traced, Sampler(prepared.names, prepared.axes, prepared.traced).draw(prepared.sizes, seed=0)]
-    runs = [_run(copied(prepared.flat), prepared.names, [x.clone() for x in inputs], {}) for inputs in first]
+    runs = [call(copied(prepared.flat), prepared.names, [x.clone() for x in inputs], {}) for inputs in first]
     if not any(one.events for one in runs):
         return (), []
-    wide = wide_copy(prepared.flat)
-    assert isinstance(wide, Flat)
-
-    def run(inputs: Inputs, answers: Mapping[Place, bool]) -> _Run:
-        given = [tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in inputs]
-        with float64():
-            return _run(copied(wide), prepared.names, given, answers)
-
-    lengths = {name for one in runs for name in one.lengths}
-    samples, outside = _samples(prepared, lengths)
-    natural = [run(sample.inputs, {}) for sample in samples]
-    good = [k for k, one in enumerate(natural) if one.error is None]
-    if not good:
+    trials = Runs(prepared, {name for one in runs for name in one.lengths})
+    if not trials.samples:
         return (), []  # the model itself fails: whoever calls it next says so
     decided: dict[Place, Decision] = {}
     witnesses: dict[int, None] = {}
-
-    def undecided(runs: Sequence[_Run]) -> Iterator[Place]:
-        for one in runs:
-            for event in one.events:
-                if event.place not in decided:
-                    yield event.place
-
-    runs = natural
-    while (place := next(undecided([runs[k] for k in good]), None)) is not None:
-        ways = {way: [k for k in good if way in runs[k].goes(place)] for way in (True, False)}
-        depends = {name for k in good for e in runs[k].events if e.place == place for name in e.inputs}
-        answers = {known: decision.answer for known, decision in decided.items()}
-        trials: dict[bool, list[_Run]] = {}
-
-        def equal(way: bool, trials: dict[bool, list[_Run]] = trials) -> bool:
-            return all(_equal(natural[k], one) for k, one in zip(good, trials[way], strict=True))
-
-        found: Decision | None = None
-        for way in sorted((True, False), key=lambda way: len(ways[not way]), reverse=True):
-            if not ways[not way]:
-                continue
-            if not depends and not ways[way]:
-                continue
-            trials[way] = [run(samples[k].inputs, {**answers, place: way}) for k in good]
-            if equal(way):
-                found = Decision(place, way, False, frozenset(w for w in (True, False) if ways[w]))
-                break
-        if found is None:
-            (usual,) = [way for way in (True, False) if ways[way]] if not all(ways.values()) else (None,)
-            if usual is not None and (
-                not depends
-                or all(_checks(one, place) for one in trials[not usual])
-                # lengths alone decide, and go the other way only where the bundle takes them not
-                or (depends <= lengths and any((not usual) in run(one, answers).goes(place) for one in outside))
-            ):
-                found = Decision(place, usual, bool(depends), frozenset([usual]))
-        if found is None:
-            raise ExportError(_refusal(place, trials, ways))
+    while (place := trials.undecided(decided)) is not None:
+        found, shown = _settled(place, trials, {known: one.answer for known, one in decided.items()})
         decided[place] = found
-        for way in found.seen if found.check or len(found.seen) > 1 else ():
-            witnesses.setdefault(ways[way][0])
-        answers[place] = found.answer
-        runs = [run(sample.inputs, answers) if k in good else runs[k] for k, sample in enumerate(samples)]
-    return tuple(decided.values()), [samples[k] for k in witnesses]
+        witnesses.update(dict.fromkeys(shown))
+        trials.rerun({known: one.answer for known, one in decided.items()})
+    return tuple(decided.values()), [trials.samples[k] for k in witnesses if trials.serves(k)]
 
 
-def _run(flat: Flat, names: Sequence[str], inputs: Inputs, answers: Mapping[Place, bool]) -> _Run:
-    """Call `flat` once, with its decisions answered so and recorded."""
-    mode = Decisions(answers, dict(zip(names, inputs, strict=True)))
-    try:
-        with quiet(), torch.no_grad(), symbolic(flat.model), mode:
-            return _Run(flat.named(*inputs), None, mode.events, mode.lengths)
-    except Exception as error:
-        return _Run([], error, mode.events, mode.lengths)
-
-
-def _refusal(place: Place, trials: Mapping[bool, Sequence[_Run]], ways: Mapping[bool, Sequence[int]]) -> str:
-    both = all(ways.values())
-    seen = "inputs go either way, and neither way" if both else "no way"
-    return (
-        f"the model decides by the value of a tensor ({place}), and a graph has one way: {seen} gives what eager "
-        f"PyTorch gives on inputs that go the other way. {way_out(place.text)}"
+def _settled(place: Place, trials: Runs, answers: Mapping[Place, bool]) -> tuple[Decision, list[int]]:
+    """The decision at a place, and the samples to compare a bundle on."""
+    depends, ways = trials.depends(place), trials.ways(place)
+    if not all(ways.values()):
+        usual = bool(ways[True])
+        if not depends:
+            return _decision(place, usual, False, [usual], "it depends on no input"), []
+        if all(_checks(one, place) for one in trials.forced(place, not usual)):
+            how = f"{trials.samples[ways[usual][0]].how}; the other way is an error of the model's own"
+            return _decision(place, usual, True, [usual], how), [ways[usual][0]]
+    if depends:
+        _search(place, trials, depends)
+        ways = trials.ways(place)
+    if not all(ways.values()):
+        # lengths alone decide, and go the other way only where the bundle takes them not
+        if depends <= trials.lengths and any(
+            (not usual) in trials.run(one, answers).goes(place) for one in trials.outside
+        ):
+            how = f"{trials.samples[ways[usual][0]].how}; only lengths that a bundle does not take go the other way"
+            return _decision(place, usual, True, [usual], how), [ways[usual][0]]
+        raise ExportError(
+            f"the model decides by the value of a tensor ({place}), and a graph has one way: no inputs were found that "
+            f"go the other way than {usual}, so nothing shows that the graph would be right there. "
+            f"{way_out(place.text)}"
+        )
+    for way in sorted((True, False), key=lambda way: len(ways[not way]), reverse=True):
+        if trials.right(trials.forced(place, way)):
+            shown = [k for side in (True, False) for k in _shown(trials, ways[side])]
+            said = (f"{str(side).lower()} with {trials.samples[ways[side][0]].how}" for side in (True, False))
+            how = f"{', '.join(said)}; both are as eager PyTorch on {len(trials.samples)} inputs"
+            return _decision(place, way, False, [True, False], how), shown
+    raise ExportError(
+        f"the model decides by the value of a tensor ({place}), and a graph has one way: inputs go either way, and "
+        f"neither way gives what eager PyTorch gives on inputs that go the other way. {way_out(place.text)}"
     )
 
 
-def _equal(a: _Run, b: _Run) -> bool:
-    return (
-        b.error is None
-        and [path for path, _ in a.results] == [path for path, _ in b.results]
-        and all(_close(x, y) for (_, x), (_, y) in zip(a.results, b.results, strict=True))
-    )
+def _decision(place: Place, answer: bool, check: bool, seen: Collection[bool], how: str) -> Decision:
+    kind: Kind = "constant" if how == "it depends on no input" else "value"
+    where = f"{place.file}:{place.line}"
+    note = Assumption(kind, place.text, where, "proven" if kind == "constant" else "tried", how)
+    return Decision(place, answer, check, frozenset(seen), (note,))
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    finite = a[a.isfinite()]
-    scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
-    return torch.allclose(a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+def _shown(trials: Runs, indices: Sequence[int]) -> list[int]:
+    """Of the samples that go one way, the first, and one that lies beside the boundary."""
+    near = [k for k in indices if trials.samples[k].how == BESIDE]
+    return [indices[0], *near[-1:]]
 
 
-def _checks(run: _Run, place: Place) -> bool:
+def _search(place: Place, trials: Runs, depends: set[str]) -> None:
+    """Add samples that go either way at a place, and some between them."""
+    prepared = trials.prepared
+    sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
+    numbers = {number for one in trials.natural for number in one.numbers}
+    changes = Changes(sampler, depends, numbers)
+    count = {way: len(found) for way, found in trials.ways(place).items()}
+
+    def add(samples: Iterable[Sample], most: int) -> None:
+        """Those that go the way of few, up to so many of each way."""
+        had = {True: 0, False: 0}
+        for sample in samples:
+            if min(count.values()) >= ENOUGH or min(had.values()) >= most:
+                return
+            known = trials.tried(sample)
+            went = known[1].goes(place) if known is not None else set()
+            if any(count[way] < ENOUGH and had[way] < most for way in went):
+                trials.add(sample, known)
+                for way in went:
+                    count[way] += 1
+                    had[way] += 1
+
+    add(changes.near(prepared.sizes, prepared.traced), ENOUGH)
+    for sizes in fitted(prepared.limits, grown(prepared.sizes, *LARGER)):
+        for sample in itertools.islice(changes.at(sizes), FEW_LARGER):  # whatever way they go
+            trials.add(sample)
+    if not all(trials.ways(place).values()):
+        for sizes in fitted(prepared.limits, grown(prepared.sizes, *LARGEST)):
+            add(changes.at(sizes), PER_SIZE)
+    ways = trials.ways(place)
+    only = {way: [k for k in ways[way] if k not in ways[not way]] for way in (True, False)}
+    pairs = [(j, k) for j in only[True] for k in only[False] if trials.samples[j].sizes == trials.samples[k].sizes]
+
+    def turned(sample: Sample) -> bool | None:
+        known = trials.tried(sample)
+        return None if known is None else False in known[1].goes(place)
+
+    far = {(j, k): distance(trials.samples[j], trials.samples[k]) for j, k in pairs}
+    for j, k in sorted(pairs, key=lambda pair: far[pair])[:PAIRS]:
+        for sample in beside(trials.samples[j], trials.samples[k], turned):
+            trials.add(sample)
+
+
+def _checks(run: Run, place: Place) -> bool:
     """Whether a run ended with a `raise` or `assert` in the function that decides: the decision is a check."""
     trace = run.error.__traceback__ if run.error is not None else None
     if trace is None:
@@ -190,63 +181,3 @@ def _checks(run: _Run, place: Place) -> bool:
     code = trace.tb_frame.f_code
     raised = dis.opname[code.co_code[trace.tb_lasti]] in ("RAISE_VARARGS", "RERAISE")
     return raised and (code.co_filename, code.co_qualname) == place.code[:2]
-
-
-def _samples(prepared: Prepared, lengths: set[str]) -> tuple[list[Sample], list[Inputs]]:
-    """Inputs to try: the traced ones; draws at two sizes; and the traced inputs with one of them made to be special.
-
-    Beside them those with lengths that a bundle does not take: all of them 0, or one below the smallest that the
-    example shows to be meant, 0 or 1.
-    """
-    names, traced = prepared.names, prepared.traced
-    least = {
-        name: min(1, max(0, int(tensor.min())))
-        for name, tensor in zip(names, traced, strict=True)
-        if name in lengths and tensor.dim() == 1 and not tensor.is_floating_point()
-    }
-
-    def fits(inputs: Inputs) -> bool:
-        given = dict(zip(names, inputs, strict=True))
-        return all(int(given[name].min()) >= low and int(given[name].max()) > 0 for name, low in least.items())
-
-    sampler = Sampler(names, prepared.axes, traced)
-    found = [Sample(prepared.sizes, traced)]
-    twice = {axis: next(others(prepared.limits, axis, 2 * n, besides=()), n) for axis, n in prepared.sizes.items()}
-    for sizes in (prepared.sizes, twice):
-        found += [Sample(dict(sizes), sampler.draw(sizes, seed=seed)) for seed in range(4)]
-    for k, tensor in enumerate(traced):
-        found += [
-            Sample(prepared.sizes, [*traced[:k], special, *traced[k + 1 :]])
-            for special in _special(tensor, sorted(set(prepared.sizes.values())))
-        ]
-    return [one for one in found if fits(one.inputs)], [one.inputs for one in found if not fits(one.inputs)]
-
-
-def _special(tensor: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """Values that decisions are made for: nothing, all, one alone, all but one, large, negative."""
-
-    def one(value: Any, rest: Any, index: int) -> Tensor:
-        filled = torch.full_like(tensor, rest)
-        filled.view(-1)[index] = value
-        return filled
-
-    if tensor.numel() == 0:
-        return
-    low, high = (False, True) if tensor.dtype is torch.bool else (0, 1)
-    yield torch.full_like(tensor, low)
-    yield torch.full_like(tensor, high)
-    if not tensor.is_floating_point() and tensor.dtype is not torch.bool:
-        yield torch.full_like(tensor, -1)
-    if tensor.dtype is torch.bool or bool(((tensor == 0) | (tensor == 1)).all()):
-        for index in (0, -1):
-            yield one(high, low, index)
-            yield one(low, high, index)
-    elif tensor.is_floating_point():
-        yield tensor * 1000
-        yield -tensor
-    else:
-        yield torch.full_like(tensor, int(tensor.max()))
-        yield torch.full_like(tensor, int(tensor.min()))
-        yield one(0, int(tensor.max()), -1)
-        for size in sizes if tensor.dim() == 1 else ():
-            yield torch.full_like(tensor, size)

@@ -8,7 +8,7 @@ else is refused.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._equal import all_equal
 from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
+from .spots import Spot, leaves
+
+TOLERANCE = 1e-6
+"""Two runs of one model in float32, times the largest value where that is above 1."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,11 @@ class Kept:
 
     def read(self, model: nn.Module) -> Any:
         """What is there now."""
-        return getattr(model.get_submodule(self.module), self.attribute, None)
+        return Spot(self.module, self.attribute).read(model)
 
     def write(self, model: nn.Module, value: Any) -> None:
         """Put `value` there, past what a module does where an attribute is set."""
-        module = model.get_submodule(self.module)
-        for space in (module._buffers, module._parameters):
-            if self.attribute in space:
-                space[self.attribute] = value
-                return
-        vars(module)[self.attribute] = value
+        Spot(self.module, self.attribute).write(model, value)
 
 
 @contextmanager
@@ -105,27 +105,23 @@ def _is_state(leaf: Any) -> bool:
     return isinstance(leaf, Tensor)
 
 
-def changed(before: nn.Module, after: nn.Module, same: Any) -> list[Kept]:
-    """The attributes of plain values and tensors in which two copies of a model differ."""
-    found = []
-    for (name, module), old in zip(after.named_modules(), before.modules(), strict=True):
-        was = {**vars(old), **old._buffers, **old._parameters}
-        for key, value in {**vars(module), **module._buffers, **module._parameters}.items():
-            if not key.startswith("_") and not same(value, was.get(key)):
-                found.append(Kept(name, key, value))
-    return found
-
-
 def find(
-    copy: Any, inputs: Sequence[tuple[Mapping[str, int], Sequence[Tensor]]], axes: Sequence[str], same: Any
+    copy: Callable[[], Any],
+    state: Sequence[Spot],
+    left: nn.Module,
+    later: nn.Module,
+    inputs: Sequence[tuple[Mapping[str, int], Sequence[Tensor]]],
+    axes: Sequence[str],
 ) -> list[Kept]:
-    """What the model keeps and reads again, with a slot for each tensor in it.
+    """A slot for each tensor that the model keeps and reads again.
 
     Args:
         copy: gives a fresh copy of the flat model.
+        state: where it keeps something.
+        left: the model after one call.
+        later: the model after more.
         inputs: sizes and inputs of these sizes: the traced ones, and larger ones.
         axes: the names of all axes.
-        same: whether two values are equal.
 
     Raises:
         ExportError: what it keeps are not tensors alone, has a size that no axis has, or does not start from zeros.
@@ -136,38 +132,53 @@ def find(
         with quiet(), torch.no_grad():
             return list(model(*[tensor.clone() for tensor in given]))
 
-    used = copy()
-    run(used, first)
-    candidates = changed(copy().model, used.model, same)
-    # Numbers in another order, so that what was computed from the first inputs shows in the next results.
-    turned = [x.flatten().roll(1).reshape(x.shape) if x.is_floating_point() else x for x in first]
-    alone = run(copy(), turned)
-    kept = []
-    for one in candidates:
-        fresh = copy()
-        one.write(fresh.model, one.value)
-        if not _equal(run(fresh, turned), alone):
-            kept.append(one)
-    names = ", ".join(one.name for one in kept or candidates) or "something"
-    leaves = {one.name: [leaf for _, leaf in tree.walk(one.value)] for one in kept}
-    if not kept or not all(isinstance(leaf, Tensor) for found in leaves.values() for leaf in found):
-        raise ExportError(
-            f"a call of the model changes the next one: it keeps {names} between calls, which is no tensor that a "
-            "state could be. Take it as an argument and return its next value, or set it anew in each call"
-        )
+    said = "a call of the model changes the next one: it keeps"
+    names = ", ".join(spot.name for spot in state)
+    for spot in state:
+        if (why := _no_state(spot, left, later)) is not None:
+            others_too = f" (of {names})" if len(state) > 1 else ""
+            raise ExportError(
+                f"{said} {spot.name}{others_too} between calls, which is no tensor that a state could be, but {why}. "
+                "Take it as an argument and return its next value, or set it anew in each call"
+            )
+    kept = [Kept(spot.module, spot.attribute, spot.read(left)) for spot in state]
     for one in kept:
         one.slots = tuple(_slots(one, sizes, axes))
     _settle(copy, kept, (sizes, first), (larger, others), run)
     # A stream starts from zeros: that has to be how the model itself starts.
-    zeros = copy()
-    with placed(zeros.model, kept, [slot.zeros(sizes) for one in kept for slot in one.slots]):
-        started = run(zeros, turned)
-    if not _equal(started, alone):
-        raise ExportError(
-            f"a call of the model changes the next one: it keeps {names} between calls, and starts from something else "
-            "than zeros, from which a stream would. Take it as an argument and return its next value"
-        )
+    turned = [x.flatten().roll(1).reshape(x.shape) if x.is_floating_point() else x for x in first]
+    for given in (first, turned):
+        zeros = copy()
+        with placed(zeros.model, kept, [slot.zeros(sizes) for one in kept for slot in one.slots]):
+            started = run(zeros, given)
+        if not all_equal(started, run(copy(), given), TOLERANCE):
+            raise ExportError(
+                f"{said} {names} between calls, and starts from something else than zeros, from which a stream would. "
+                "Take it as an argument and return its next value"
+            )
     return kept
+
+
+def _no_state(spot: Spot, left: nn.Module, later: nn.Module) -> str | None:
+    """What is kept at a place, where that is something else than tensors of floats in containers of one length."""
+    value = spot.read(left)
+    found = leaves(value)
+    if spot.hook is not None:
+        return "a variable that a hook closes over"
+    for leaf in found.values():
+        if isinstance(leaf, bool | int | float):
+            return f"a number ({type(leaf).__name__})"
+        if not isinstance(leaf, Tensor):
+            return f"a {type(leaf).__name__}"
+        if not leaf.is_floating_point():
+            return f"a tensor of {str(leaf.dtype).removeprefix('torch.')}"
+    if isinstance(value, nn.Parameter):
+        return "a parameter, which every call writes into"
+    if not found or [path for path, _ in tree.walk(value)] != list(found):
+        return f"a {type(value).__name__}"
+    if leaves(spot.read(later)).keys() != found.keys():
+        return f"a {type(value).__name__} that grows"
+    return None
 
 
 def _slots(kept: Kept, sizes: Mapping[str, int], axes: Sequence[str]) -> Iterator[KeptSlot]:
@@ -209,11 +220,4 @@ def _settle(copy: Any, kept: list[Kept], small: Any, large: Any, run: Any) -> No
     raise ExportError(
         f"the model keeps {', '.join(one.name for one in kept)} between calls, of sizes that follow no axis "
         f"({dict(sizes)}): take it as an argument and return its next value"
-    )
-
-
-def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    return len(a) == len(b) and all(
-        x.shape == y.shape and (torch.equal(x, y) or torch.allclose(x, y, rtol=0, atol=1e-6, equal_nan=True))
-        for x, y in zip(a, b, strict=True)
     )

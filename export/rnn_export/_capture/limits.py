@@ -110,6 +110,12 @@ def allowed(limits: Limits, sizes: Mapping[str, int]) -> bool:
     return all(limit.allows(sizes[axis]) for axis, limit in limits.items() if axis in sizes)
 
 
+def fitted(limits: Limits, shapes: Iterable[Mapping[str, int]]) -> Iterator[dict[str, int]]:
+    """Each of these sizes, of an axis with a limit the nearest one within."""
+    for sizes in shapes:
+        yield {axis: limits[axis].nearest(size) if axis in limits else size for axis, size in sizes.items()}
+
+
 def others(limits: Limits, axis: str, wanted: int, besides: Collection[int]) -> Iterator[int]:
     """Sizes of an axis within its limit, none of `besides`: `wanted` where it is allowed, else the nearest first.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from types import CellType, FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -17,8 +18,9 @@ from .._errors import ExportError
 from .._quiet import quiet
 from . import tree
 from .builtins import symbolic, traced
-from .kept import Kept, KeptSlot, changed, finals, placed
+from .kept import Kept, KeptSlot, finals, placed
 from .lift import Lift, Slot
+from .spots import functions
 from .values import Decisions, Place
 
 REFUSED = (RuntimeError, ValueError, IndexError, AssertionError)
@@ -192,7 +194,35 @@ def copied(model: Module) -> Module:
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, Tensor) and not item.is_leaf:
                     memo[id(item)] = item.detach().clone()
-    return copy.deepcopy(model, memo)
+    made = copy.deepcopy(model, memo)
+    _copy_variables(made, memo)
+    return made
+
+
+def _copy_variables(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Give the functions of a copy, which a copy shares, variables of their own: a hook may keep something there."""
+    cells: dict[int, CellType] = {}
+
+    def own(cell: CellType) -> CellType:
+        if id(cell) not in cells:
+            cells[id(cell)] = cell  # what cannot be copied is shared
+            with suppress(Exception):
+                cells[id(cell)] = CellType(copy.deepcopy(cell.cell_contents, memo))
+        return cells[id(cell)]
+
+    for module in model.modules():
+        for space, key in functions(module):
+            old = space[key]
+            if old.__closure__:
+                closure = tuple(own(cell) for cell in old.__closure__)
+                new = FunctionType(old.__code__, old.__globals__, old.__name__, old.__defaults__, closure)
+                new.__kwdefaults__, new.__qualname__, new.__module__ = (
+                    old.__kwdefaults__,
+                    old.__qualname__,
+                    old.__module__,
+                )
+                vars(new).update(vars(old))
+                space[key] = new
 
 
 def twin(model: Module) -> Module:
@@ -225,6 +255,11 @@ class _Float64(TorchFunctionMode):
         return func(*map(wide, args), **{key: wide(value) for key, value in (kwargs or {}).items()})
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """A copy in float64 where it holds floats: a model may write into its inputs."""
+    return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+
+
 def wide_copy(model: nn.Module) -> nn.Module:
     """A copy in float64, plain tensor attributes included."""
     wide = copied(model).double()
@@ -233,53 +268,6 @@ def wide_copy(model: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and value.dtype is torch.float32:
                 vars(module)[name] = value.double()
     return wide
-
-
-def require_stateless(flat: Flat, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[tree.Path]:
-    """See that a call of `flat` does not change the next one; gives the way to each result in what the model returns.
-
-    Copies are called with the inputs `first` and then `second`, and with `second` alone.
-
-    Raises:
-        ExportError: the second call gives something else than it does alone; names what changed in the model.
-    """
-    used, fresh = copied(flat), copied(flat)
-    with quiet(), torch.no_grad():
-        paths = [path for path, _ in used.named(*_copies(first))]
-        after, alone = used(*_copies(second)), fresh(*_copies(second))
-    if all(same(a, b) for a, b in zip(after, alone, strict=True)):
-        return paths
-    names = [one.name for one in changed(flat.model, used.model, same)]
-    if not names and not all(same(a, b) for a, b in zip(fresh(*_copies(second)), alone, strict=True)):
-        raise ExportError(
-            "the model gives other results each time: it draws random numbers, which a graph does not. Take them as an "
-            "argument, or leave them out in evaluation mode"
-        )
-    raise KeepsStateError(
-        f"a call of the model changes the next one: it keeps {', '.join(names) or 'something'} between calls, and a "
-        "graph keeps nothing. Take that as an argument and return its next value, or set it anew in each call"
-    )
-
-
-class KeepsStateError(ExportError):
-    """A call of a model changes the next one."""
-
-
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Clones, since a model may write into its inputs."""
-    return [tensor.clone() for tensor in tensors]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal, tensors and plain values alike."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(map(same, a, b))
-    kinds = (Tensor, tuple, list, type(None))
-    if any(isinstance(a, kind) != isinstance(b, kind) for kind in kinds):
-        return False
-    return not isinstance(a, int | float | str) or a == b
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,11 +17,12 @@ from .._axis import Axis
 from .._errors import ExportError
 from .._quiet import quiet
 from . import axes as axis_map
-from . import bare, kept, lift, tree
+from . import bare, effects, kept, lift, tree
 from . import limits as limits_of
+from .effects import KeepsStateError
 from .follow import follow
 from .ledger import Assumption
-from .module import REFUSED, Flat, KeepsStateError, copied, flat_model, require_stateless, same
+from .module import REFUSED, Flat, copied, flat_model
 from .sample import Sampler
 
 State = str | Mapping[str, str]
@@ -95,15 +96,24 @@ def prepare(
     if min(sizes.values(), default=2) < 2:  # a size of 1 would be taken for a constant
         sizes = {axis: max(size, 2) for axis, size in sizes.items()}
         traced = Sampler(names, dynamic, example).draw(sizes, seed=0)
-    try:
-        output_paths = _run_twice(flat, traced)
-    except KeepsStateError:
+    larger = limits_of.larger(limits, sizes)
+    found = _effects(flat, traced, Sampler(names, dynamic, example).draw(larger, seed=1))
+    if found.state:
         if state == "none":
-            raise
-        _keep(flat, names, dynamic, sizes, traced, limits)
+            raise KeepsStateError(_kept_text("", found))
+        _keep(flat, names, dynamic, sizes, traced, found, limits)
         traced += [slot.zeros(sizes) for slot in flat.states]
         example += [slot.zeros(example_sizes) for slot in flat.states]
-        output_paths = _run_twice(flat, traced)
+        left = _effects(flat, traced, Sampler(names, dynamic, example).draw(larger, seed=1))
+        if left.state:
+            raise KeepsStateError(_kept_text("beside its states ", left))
+        found = replace(found, paths=left.paths)
+    output_paths = found.paths
+    how = "overwritten with large and random values after one call and after several: the results move"
+    assumptions = tuple(
+        Assumption("state", f"{spot.name} is kept between calls", type(model).__name__, "tried", how)
+        for spot in found.state
+    )
     unlifted = None
     if state == "lift" and layer is None:
         try:
@@ -113,26 +123,39 @@ def prepare(
         traced += [slot.zeros(sizes) for slot in flat.lifted]
         example += [slot.zeros(example_sizes) for slot in flat.lifted]
         output_paths += [(slot.output,) for slot in flat.lifted]
-    return Prepared(flat, names, dynamic, example_sizes, sizes, traced, output_paths, unlifted, fixed={}, limits=limits)
+    return Prepared(
+        flat,
+        names,
+        dynamic,
+        example_sizes,
+        sizes,
+        traced,
+        output_paths,
+        unlifted,
+        fixed={},
+        limits=limits,
+        assumptions=assumptions,
+    )
 
 
-def _run_twice(flat: Flat, first: list[Tensor]) -> list[tree.Path]:
-    """The way to each result in what the model returns, which a second call may not change."""
-    # Other values, so that what one call leaves behind shows in the next. Where the model does not take them (lengths
-    # that are no longer sorted), numbers alone change.
-    rolled = [tensor.flatten().roll(1).reshape(tensor.shape) for tensor in first]
-    numbers = [b if b.is_floating_point() else a for a, b in zip(first, rolled, strict=True)]
+def _kept_text(which: str, found: effects.Effects) -> str:
+    return (
+        f"a call of the model changes the next one: {which}it keeps {', '.join(spot.name for spot in found.state)} "
+        "between calls, and a graph keeps nothing. Take that as an argument and return its next value, or set it anew "
+        "in each call"
+    )
+
+
+def _effects(flat: Flat, traced: list[Tensor], larger: list[Tensor]) -> effects.Effects:
+    """What one call of the model leaves to the next."""
     try:
-        try:
-            return require_stateless(flat, first, rolled)
-        except REFUSED:
-            return require_stateless(flat, first, numbers)
+        return effects.find(flat, traced, larger)
     except ExportError:
         raise
     except Exception as error:
         raise ExportError(
             f"the model itself fails on its example inputs, before any export: {type(error).__name__}: {error}. Their "
-            f"shapes were {', '.join(str(tuple(tensor.shape)) for tensor in first)}"
+            f"shapes were {', '.join(str(tuple(tensor.shape)) for tensor in traced)}"
         ) from error
 
 
@@ -142,12 +165,14 @@ def _keep(
     axes: axis_map.Axes,
     sizes: Mapping[str, int],
     traced: Sequence[Tensor],
+    found: effects.Effects,
     limits: limits_of.Limits,
 ) -> None:
     """Make what the model keeps between calls inputs and outputs of `flat`, and name them and their axes."""
     larger = limits_of.larger(limits, sizes)
     drawn = Sampler(names, axes, flat.inputs.example).draw(larger, seed=1)
-    flat.kept = kept.find(lambda: copied(flat), [(sizes, list(traced)), (larger, drawn)], list(sizes), same)
+    both = [(sizes, list(traced)), (larger, drawn)]
+    flat.kept = kept.find(lambda: copied(flat), found.state, found.left.model, found.later.model, both, list(sizes))
     for slot in flat.states:
         if slot.input in names:
             raise InputError(f"the kept state {slot.input!r} has the name of an input: rename that with input_names")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -17,7 +18,7 @@ Path = tuple[Any, ...]
 
 
 def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf of nested tuples, lists, mappings and dataclasses, with the way to it."""
+    """Every leaf of nested tuples, lists, deques, mappings and dataclasses, with the way to it."""
     children = _children(value)
     if children is None:
         yield path, value
@@ -40,6 +41,8 @@ def rebuild(value: Any, leaf: Callable[[Any], Any]) -> Any:
         return type(value)(made)  # type: ignore[call-arg]
     if hasattr(value, "_fields") or dataclasses.is_dataclass(value):
         return type(value)(**{str(key): child for key, child in made})
+    if isinstance(value, deque):
+        return deque((child for _, child in made), value.maxlen)
     return type(value)(child for _, child in made)
 
 
@@ -53,7 +56,7 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
         return list(value.items())
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return list(zip(value._fields, value, strict=True))
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | deque):
         return list(enumerate(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]

@@ -120,6 +120,7 @@ class Decisions(TorchFunctionMode):
     Attributes:
         events: the decisions that were made.
         lengths: the inputs that reached `pack_padded_sequence` as lengths.
+        numbers: plain ones that values were compared with.
     """
 
     def __init__(self, answers: Mapping[Place, bool], inputs: Mapping[str, Tensor] | None = None) -> None:
@@ -129,6 +130,7 @@ class Decisions(TorchFunctionMode):
         self.traced = inputs is None
         self.events: list[Event] = []
         self.lengths: set[str] = set()
+        self.numbers: set[float] = set()
         # storage -> the inputs whose values it depends on; the tensors, kept alive so that no other takes their place
         self._sources: dict[int, frozenset[str]] = {}
         self._alive: list[Tensor] = []
@@ -201,6 +203,10 @@ class Decisions(TorchFunctionMode):
                 raise RuntimeError(f"a loop does not end where its condition is forced: {place}")
         return self._answers.get(place, answer)
 
+    def compared(self, values: Any) -> None:
+        """Note the plain numbers among values that are compared."""
+        self.numbers.update(float(v) for v in values if type(v) in (int, float))
+
     def _by_tensor(self, natural: Callable[[], bool], value: Any) -> bool:
         if not self.traced:
             return self.decide(natural, self._inputs(value))
@@ -249,6 +255,8 @@ class Decisions(TorchFunctionMode):
 
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         inputs = self._inputs((args, kwargs))
+        if inputs and getattr(func, "__name__", "").strip("_") in _COMPARES:
+            self.compared((*args, *kwargs.values()))
         if func is _VF._pack_padded_sequence:
             self.lengths |= self._inputs(args[1])
         name = getattr(func, "__name__", "")
@@ -267,6 +275,7 @@ _DECIDES = {Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero}
 _PAIRS = {torch.equal, Tensor.equal, torch.allclose, Tensor.allclose}
 _OF_PLAIN = {torch.arange, torch.tensor, torch.as_tensor}
 _FEW = 1024
+_COMPARES = {"eq", "ne", "lt", "le", "gt", "ge", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 _SYMBOL_BOOL: Any = torch.SymBool.__bool__
 _TOLIST: Any = FakeTensor.tolist  # which no function mode sees
@@ -405,6 +414,7 @@ def _comparison(base: Any, name: str) -> Any:
         if not isinstance(result, bool):
             return result  # not comparable
         inputs = self.inputs.union(*(other.inputs for other in others if isinstance(other, _Read)))
+        self.mode.compared(others)
         return self.mode.decide(lambda: result, inputs, by_number=True)
 
     return method

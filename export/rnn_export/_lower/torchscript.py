@@ -43,7 +43,8 @@ def write(captured: Captured, path: Path) -> None:
                 # What is traced may stay in the model's attributes, so a copy is. Trace checking replays the traced
                 # shape only; the comparison that follows does far more.
                 plain = _plain(copied(captured.flat), list(checks(captured.signature)))
-                module = torch.jit.trace(plain, tuple(captured.traced), check_trace=False)
+                inputs = tuple(tensor.clone() for tensor in captured.traced)  # a model may write into its inputs
+                module = torch.jit.trace(plain, inputs, check_trace=False)
                 for part in module.modules():
                     for name in part._c._method_names():  # one for each call of the part
                         _follow_the_input(part._c._get_method(name).graph)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .._capture.limits import allowed
-from .._capture.module import REFUSED, float64, wide_copy
+from .._capture.module import REFUSED, float64, wide_copy, widened
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
 from .._equal import all_equal
@@ -70,7 +70,7 @@ def _require(
         if not allowed(prepared.limits, sizes):
             continue  # nobody asks for them
         drawn = sampler.draw(sizes, seed=point[0])
-        inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in drawn]
+        inputs = [widened(tensor) for tensor in drawn]
         with quiet(), torch.no_grad(), float64():
             try:
                 want = model(*(tensor.clone() for tensor in inputs))

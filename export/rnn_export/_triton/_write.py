@@ -15,6 +15,7 @@ import numpy as np
 import rnn_runtime
 from rnn_runtime import DependencyError, InputError, MismatchError
 from rnn_runtime._independent import mixes_rows, rows_axis
+from rnn_runtime._report import compare
 
 from .._seal import _take_place, _umask
 from ._config import CONFIG, Options, agree, config, messages, read, text
@@ -174,9 +175,7 @@ def _rows(array: Any, place: int) -> Any:
 
 
 def _same(model: rnn_runtime.Model, name: str, found: Any, want: Any) -> None:
-    if found.shape != want.shape or not np.allclose(
-        found, want, rtol=0, atol=1e-5 * max(1.0, np.abs(want).max(initial=0))
-    ):
+    if not compare(found, want, 1e-5).passed:
         raise MismatchError(
             f"the graph rewritten for Triton gives another {name!r} than {model.path}: please report it"
         )

@@ -19,7 +19,7 @@ from .._capture import Captured, Layer, leaves, scan_leaf
 from .._capture.graph import aten
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, numbers, packed, precise, scan, step, tidy
+from . import fused, numbers, operators, packed, precise, scan, step, tidy
 
 MINIMUM_OPSET = 18
 ORIGIN = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
@@ -124,7 +124,7 @@ def _translations(
         **{leaves.pack: packed.pack, leaves.pad: packed.pad},
         **{aten.layer_norm.default: precise.layer_norm, aten.scalar_tensor.default: precise.scalar_tensor},
     }
-    return {**numbers.TRANSLATIONS, **written, **others}
+    return {**operators.TRANSLATIONS, **numbers.TRANSLATIONS, **written, **others}
 
 
 def write(
@@ -165,9 +165,16 @@ def to_onnx(
     def convert(program: torch.export.ExportedProgram) -> ir.Model:
         with quiet():
             converted = torch.onnx.export(
-                program, dynamo=True, opset_version=opset, verbose=False, custom_translation_table=translations
+                program,
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                optimize=False,
+                custom_translation_table=translations,
             )
-        assert converted is not None
+            assert converted is not None
+            numbers.widen(converted.model.graph)
+            converted.optimize()
         _separate_outputs(converted.model.graph)
         return converted.model
 

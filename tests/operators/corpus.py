@@ -33,6 +33,11 @@ torch.fmod(x, 1.0)
 x / y
 x + y
 x - y
+x + 1e-8
+x * 0.99999
+x * 1.000001
+1.0 / (x + 1e-9)
+(x - 1e-8) / x.abs()
 x * y
 torch.add(x, y, alpha=2)
 1.0 / x
@@ -655,7 +660,7 @@ _SHAPES = {
 }
 
 
-def draw(name: str, label: str, shape: tuple[int, int]) -> Tensor:
+def draw(name: str, label: str, shape: tuple[int, int], large: float = 1e30) -> Tensor:
     generator = torch.Generator().manual_seed(sum(map(ord, name + label)))
     size = (*shape, WIDTH)
     if name == "m":
@@ -679,7 +684,7 @@ def draw(name: str, label: str, shape: tuple[int, int]) -> Tensor:
         "denormal": x * 1e-40,
         "1e-8": x * 1e-8,
         "1e4": x * 1e4,
-        "1e30": x * 1e30,
+        "1e30": x * large,
         "offset 1e4": x + 1e4,
         "+inf": torch.where(hit, math.inf, x),
         "-inf": torch.where(hit, -math.inf, x),

@@ -20,6 +20,7 @@ from .._capture.graph import aten
 from .._errors import ExportError
 from .._quiet import quiet
 from . import fused, numbers, operators, packed, precise, scan, step, tidy
+from .optimize import optimize
 
 MINIMUM_OPSET = 18
 ORIGIN = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
@@ -174,7 +175,7 @@ def to_onnx(
             )
             assert converted is not None
             numbers.widen(converted.model.graph)
-            converted.optimize()
+            optimize(converted.model)
         _separate_outputs(converted.model.graph)
         return converted.model
 

@@ -75,7 +75,41 @@ def heaviside(x: Any, y: Any) -> Any:
     return op.Where(op.Equal(x, zero), y, op.Cast(op.Greater(x, zero), to=dtype))
 
 
+def xlogy(x: Any, y: Any) -> Any:
+    """aten.xlogy: 0 where x is, but of NaN."""
+    dtype = dtype_of(*(value for value in (x, y) if is_value(value) and value.dtype.is_floating_point()))
+    x, y = given(x, dtype), given(y, dtype)
+    zero = constant(0, dtype)
+    return op.Where(op.And(op.Equal(x, zero), op.Not(op.IsNaN(y))), zero, op.Mul(x, op.Log(y)))
+
+
+def logit(x: Any, eps: Any = None) -> Any:
+    """aten.logit."""
+    dtype = dtype_of(x)
+    one = constant(1, dtype)
+    if eps is not None:
+        x = op.Min(op.Max(x, constant(eps, dtype)), constant(1 - eps, dtype))
+    return op.Log(op.Div(x, op.Sub(one, x)))
+
+
+def lerp(x: Any, y: Any, weight: Any) -> Any:
+    """aten.lerp: from the nearer end, as PyTorch does."""
+    dtype = dtype_of(x)
+    weight = given(weight, dtype)
+    one, half = constant(1, dtype), constant(0.5, dtype)
+    apart = op.Sub(y, x)
+    near = op.Add(x, op.Mul(weight, apart))
+    far = op.Sub(y, op.Mul(apart, op.Sub(one, weight)))
+    return op.Where(op.Less(op.Abs(weight), half), near, far)
+
+
 TRANSLATIONS: Table = {
+    aten.xlogy.Tensor: xlogy,
+    aten.xlogy.Scalar_Other: xlogy,
+    aten.xlogy.Scalar_Self: xlogy,
+    aten.special_xlogy.default: xlogy,
+    aten.logit.default: logit,
+    aten.lerp.Tensor: lerp,
     aten.clamp.default: clamp,
     aten.clamp.Tensor: clamp,
     aten.clamp_min.default: clamp_min,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["OPERATORS", "F", "arguments", "draw", "math", "nn", "values"]
+__all__ = ["LIMITS", "OPERATORS", "F", "arguments", "draw", "math", "nn", "values"]
 
 ELEMENTWISE = """
 torch.logaddexp(x, y)
@@ -611,6 +611,33 @@ GROUPS = {
 OPERATORS: list[tuple[str, str]] = [
     (group, code) for group, text in GROUPS.items() for code in text.strip().splitlines()
 ]
+
+_TIES = "which of equal values comes first is not defined in PyTorch either; the values are right"
+_RECURRENT = (
+    "ONNX Runtime's LSTM and GRU turn NaN and infinities of their input into numbers; RNN and Scan pass them on"
+)
+_POOLED = "ONNX Runtime passes over NaN; PyTorch gives it"
+_TOGETHER = "of rows with infinities PyTorch gives NaN or the infinity, as its vectors happen to be filled"
+
+LIMITS: dict[str, tuple[tuple[str, ...], str]] = {
+    **dict.fromkeys(("x.topk(2)", "x.topk(2, largest=False)", "x.topk(1, dim=1)", "i.topk(2)"), (("*",), _TIES)),
+    **dict.fromkeys(("x.sort(1)", "x.argsort(1)", "i.sort(1, descending=True)", "i.sort(-1)"), (("*",), _TIES)),
+    **dict.fromkeys(
+        ("torch.var_mean(x, 1)", "torch.std_mean(x, -1)"), (("+inf", "-inf", "rows of -inf", "every pair"), _TOGETHER)
+    ),
+    **{
+        code: (("NaN", "+inf", "-inf", "rows of -inf", "every pair"), _RECURRENT)
+        for code in LAYERS.strip().splitlines()
+        if "GRU" in code or "LSTM" in code
+    },
+    **{
+        code: (("NaN", "every pair"), _POOLED)
+        for code in SIGNALS.strip().splitlines()
+        if code.startswith(("F.max_pool", "F.adaptive_max_pool"))
+    },
+    "x.scatter_reduce(-1, k, y, reduce='amax')": (("NaN",), _POOLED),
+}
+"""What is known to differ: on which inputs ("*" is any, in numbers alone), and why. Anything else is wrong."""
 
 WIDTH = 4
 LENGTHS = (1, 2, 3, 4, 5, 7, 10, 16, 30, 33, 50, 90, 100, 170, 180, 300, 500, 999, 1000)

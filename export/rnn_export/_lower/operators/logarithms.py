@@ -71,9 +71,7 @@ def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     x, dtype = floating(x)
     scaled = x if beta == 1 else op.Mul(x, constant(beta, dtype))
     zero = constant(0, dtype)
-    y = op.Add(
-        op.Where(op.Less(scaled, zero), zero, scaled), log1p_of_power(op.Neg(op.Abs(scaled)), dtype)
-    )
+    y = op.Add(op.Where(op.Less(scaled, zero), zero, scaled), log1p_of_power(op.Neg(op.Abs(scaled)), dtype))
     y = y if beta == 1 else op.Div(y, constant(beta, dtype))
     return op.Where(op.Greater(scaled, constant(threshold, dtype)), x, y)
 

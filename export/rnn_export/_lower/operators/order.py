@@ -21,9 +21,7 @@ def _sorted(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:
         values, order = op.TopK(key, count, axis=dim, largest=largest, sorted=1)
         return (op.Cast(values, to=dtype) if dtype.name == "BOOL" else values), order
     broken = op.IsNaN(x)
-    _, order = op.TopK(
-        op.Where(broken, constant(math.inf, dtype), x), count, axis=dim, largest=largest, sorted=1
-    )
+    _, order = op.TopK(op.Where(broken, constant(math.inf, dtype), x), count, axis=dim, largest=largest, sorted=1)
     # A NaN is more than infinity.
     last = op.GatherElements(op.Cast(broken, to=FLOAT), order, axis=dim)
     _, again = op.TopK(last, count, axis=dim, largest=largest, sorted=1)

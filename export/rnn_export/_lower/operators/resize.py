@@ -83,9 +83,7 @@ def _cubic(old: Any, new: Any, factor: float | None, align: bool, dtype: Any) ->
 
     rest = op.Sub(one, t)
     weights = [far(op.Add(t, one)), near(t), near(rest), far(op.Add(rest, one))]
-    return [
-        (op.Min(op.Max(op.Add(first, whole(k - 1)), whole(0)), last), weight) for k, weight in enumerate(weights)
-    ]
+    return [(op.Min(op.Max(op.Add(first, whole(k - 1)), whole(0)), last), weight) for k, weight in enumerate(weights)]
 
 
 def _resized(kind: str, x: Any, wanted: Any, align: bool, factors: Sequence[float] | None) -> Any:

@@ -12,28 +12,28 @@ from onnxscript import INT64 as INT64_
 from onnxscript import script
 from onnxscript.function_libs.torch_lib.tensor_typing import TReal
 
-from .write import Table, aten, op, opset18, rank_of, whole
+from .write import Table, aten, op, rank_of, whole
 
 
-@script(default_opset=opset18)
+@script(default_opset=op)
 def _log_sums(x: TReal, total: INT64_, last: INT64_, first: INT64_, one: INT64_) -> TReal:
     y = x
-    reach = opset18.Identity(one)
-    more = opset18.Squeeze(opset18.Less(reach, total))
+    reach = op.Identity(one)
+    more = op.Squeeze(op.Less(reach, total))
     while more:
-        early = opset18.Slice(y, first, reach, last)
-        before = opset18.Slice(y, first, opset18.Sub(total, reach), last)
-        late = opset18.Slice(y, reach, total, last)
-        apart = opset18.Neg(opset18.Abs(opset18.Sub(late, before)))
-        both = opset18.Log(opset18.Add(opset18.Exp(apart), opset18.CastLike(1.0, x)))
-        twice = opset18.CastLike(0.6931471805599453, x)
+        early = op.Slice(y, first, reach, last)
+        before = op.Slice(y, first, op.Sub(total, reach), last)
+        late = op.Slice(y, reach, total, last)
+        apart = op.Neg(op.Abs(op.Sub(late, before)))
+        both = op.Log(op.Add(op.Exp(apart), op.CastLike(1.0, x)))
+        twice = op.CastLike(0.6931471805599453, x)
         # Of two infinities that are equal the difference is no number.
-        added = opset18.Where(opset18.Equal(late, before), twice, both)
-        second = opset18.Or(opset18.Less(late, before), opset18.IsNaN(before))
-        joined = opset18.Add(opset18.Where(second, before, late), added)
-        y = opset18.Concat(early, joined, axis=-1)
-        reach = opset18.Add(reach, reach)
-        more = opset18.Squeeze(opset18.Less(reach, total))
+        added = op.Where(op.Equal(late, before), twice, both)
+        second = op.Or(op.Less(late, before), op.IsNaN(before))
+        joined = op.Add(op.Where(second, before, late), added)
+        y = op.Concat(early, joined, axis=-1)
+        reach = op.Add(reach, reach)
+        more = op.Squeeze(op.Less(reach, total))
     return y
 
 

@@ -54,7 +54,9 @@ def _spread(x: Any, dim: Any, correction: Any, keepdim: bool, *, root: bool) -> 
     count = _count(x, axes, dtype)
     correction = 1 if correction is None else correction
     if isinstance(count, int):
-        middle = op.ReduceMean(x, where, keepdims=1) if count else op.Mul(constant(np.nan, dtype), op.ReduceSum(x, where))
+        middle = (
+            op.ReduceMean(x, where, keepdims=1) if count else op.Mul(constant(np.nan, dtype), op.ReduceSum(x, where))
+        )
         free = constant(max(0, count - correction), dtype)
     else:
         middle = op.Div(op.ReduceSum(x, where, keepdims=1), count)
@@ -98,4 +100,3 @@ TRANSLATIONS: Table = {
         for kind in ("default", "dim", "correction")
     },
 }
-

@@ -30,7 +30,7 @@ def is_value(x: Any) -> bool:
 
 def dtype_of(*values: Any) -> ir.DataType:
     """The dtype of the first value of the graph among the arguments."""
-    found = next(x.dtype for x in values if is_value(x))
+    found: ir.DataType | None = next(x.dtype for x in values if is_value(x))
     assert found is not None
     return found
 

@@ -27,9 +27,9 @@ ROWS = {
         "torch.clamp(x, min=0.5)",
         "x.sign()",
         "x[:, 1:].mean(1)",
-        "x.max(1)",
         "1.0 / (x + 1e-9)",
     ],
+    "extremes": ["x.max(1)", "x.argmax(-1)"],
     "sizes": [
         "x[:, : int(x.size(1) * 0.7)]",
         "x[:, : int(x.size(1) / 3 * 2)]",

@@ -223,7 +223,7 @@ def kind(values: np.ndarray) -> np.ndarray:
     return np.isnan(values) * 2.0 + np.where(np.isinf(values), np.sign(values), 0.0)
 
 
-def child(codes: list[str], pipe: Connection) -> None:
+def child(codes: list[str], together: int, pipe: Connection) -> None:
     """Checks operators one after another and sends what it found."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -231,7 +231,7 @@ def child(codes: list[str], pipe: Connection) -> None:
     while at < len(codes):
         names = corpus.arguments(codes[at])
         group = [codes[at]]
-        while len(group) < TOGETHER and at + len(group) < len(codes):
+        while len(group) < together and at + len(group) < len(codes):
             if corpus.arguments(codes[at + len(group)]) != names:
                 break
             group.append(codes[at + len(group)])
@@ -247,17 +247,22 @@ def child(codes: list[str], pipe: Connection) -> None:
 def sweep(codes: list[str], say: Any = None) -> dict[str, dict[str, Any]]:
     """What became of each operator. A child process that dies is replaced by another."""
     found: dict[str, dict[str, Any]] = {}
+    together = TOGETHER
     while len(found) < len(codes):
         rest = [code for code in codes if code not in found]
         here, there = multiprocessing.Pipe()
-        process = multiprocessing.get_context("fork").Process(target=child, args=(rest, there))
+        process = multiprocessing.get_context("fork").Process(target=child, args=(rest, together, there))
         process.start()
         there.close()
         for code in rest:
             try:
                 found[code] = here.recv() if here.poll(SECONDS) else {"verdict": "wrong", "why": "takes too long"}
             except EOFError:
+                if together > 1:  # which of them it was shows one by one
+                    together = 1
+                    break
                 found[code] = {"verdict": "wrong", "why": "the process dies"}
+                together = TOGETHER
             if say is not None:
                 say(code, found[code])
             if found[code].get("why") in ("takes too long", "the process dies"):
@@ -276,7 +281,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "Written by `make operators`: each operator is exported alone and run on ONNX Runtime beside eager PyTorch, on",
         "zeros, signed zeros, ties, negative and denormal values, infinities, NaN, 1e4, 1e30, 500 steps, one step and",
         "none. Right is: NaN and infinities in the same places, and numbers to within 1e-5 (times those above 1) or",
-        "8 times what eager float32 is off. Refused: the export names the operator and writes nothing. A limit is known",
+        "8 times what eager float32 is off. Refused: the export names it and writes nothing. A limit is known",
         "and stated here.",
         "",
         f"{len(found)} of {len(corpus.OPERATORS)} operators: " + ", ".join(f"{n} {v}" for v, n in total.items()) + ".",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rnn_export._capture import capture
+from rnn_export._errors import ExportError
 from rnn_export._lower.onnx import to_onnx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operators"))
@@ -29,7 +30,8 @@ ROWS = {
         "x[:, 1:].mean(1)",
         "1.0 / (x + 1e-9)",
     ],
-    "extremes": ["x.max(1)", "x.argmax(-1)"],
+    "maxima": ["x.max(1)"],
+    "positions": ["x.argmax(-1)"],
     "sizes": [
         "x[:, : int(x.size(1) * 0.7)]",
         "x[:, : int(x.size(1) / 3 * 2)]",
@@ -99,3 +101,16 @@ def test_a_translation_holds_in_the_body_of_a_rolled_loop() -> None:
     session = onnxruntime.InferenceSession(onnx_ir.to_proto(to_onnx(captured)).SerializeToString())
     (got,) = session.run(None, {"x": x.numpy()})
     np.testing.assert_allclose(got, model(x).numpy(), rtol=1e-5)
+
+
+class Median(nn.Module):
+    """Has an operator that ONNX has not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.median(-1).values
+
+
+def test_an_operator_without_a_translation_is_refused_by_name() -> None:
+    captured = capture(Median(), torch.randn(2, 7, 4), axes={"x": {0: "batch", 1: "sequence"}}, state={})
+    with pytest.raises(ExportError, match=r"operator 'median' has no translation: .*formats=\['torchscript'\]"):
+        to_onnx(captured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +185,7 @@ def to_onnx(
         translations[scan_leaf.scan] = step.lower(steps)
         model = convert(captured.program)
     except Exception as error:
-        raise ExportError(f"the captured model has no ONNX form: {_root(error)}") from error
+        raise ExportError(f"the captured model has no ONNX form: {_said_of(_root(error))}") from error
     written = model.opset_imports.get("")
     if written != opset:
         raise InputError(f"opset {opset} was asked for; torch and onnxscript write {written} instead")
@@ -201,6 +202,17 @@ def to_onnx(
         node.name = SCAN.format(k)
     _name(model, captured.signature)
     return model
+
+
+def _said_of(text: str) -> str:
+    """What the tools say, or the operator that they do not know and the way out."""
+    unknown = re.search(r"No ONNX function found for <OpOverload\(op='(?:aten|prims)\.(\w+)'", text)
+    if unknown is None:
+        return text
+    return (
+        f"PyTorch's operator {unknown[1]!r} has no translation: compute it with other operators, or leave that format "
+        "out, as in formats=['torchscript']"
+    )
 
 
 def _root(error: BaseException) -> str:

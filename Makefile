@@ -13,7 +13,7 @@ TARGETS_VENV := .venv-targets
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak fuzz-models fuzz-models-ci bench-streaming bench-pool bench-scoring bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak fuzz-models fuzz-models-ci bench-streaming bench-pool bench-scoring bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean operators
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ loops: $(BENCH_VENV)/.installed ## run all Python loops of tests/loops, an hour,
 
 reported: $(VENV)/.installed ## settle the problems that people reported, some minutes, and write docs/reported-problems.md
 	$(VENV)/bin/python tests/reported/run.py
+
+operators: $(VENV)/.installed ## sweep the operators over zeros, ties, infinities, NaN and the like, a quarter of an hour, and write docs/operators.md
+	$(VENV)/bin/python tests/operators/run.py
 
 lint: $(VENV)/.installed ## ruff and mypy, as pre-commit runs them
 	$(VENV)/bin/ruff check

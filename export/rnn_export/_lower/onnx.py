@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ from .._capture import Captured, Layer, leaves, scan_leaf
 from .._capture.graph import aten
 from .._errors import ExportError
 from .._quiet import quiet
-from . import fused, numbers, packed, precise, scan, step, tidy
+from . import fused, numbers, operators, packed, precise, scan, step, tidy
+from .optimize import optimize
 
 MINIMUM_OPSET = 18
 ORIGIN = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
@@ -124,7 +126,7 @@ def _translations(
         **{leaves.pack: packed.pack, leaves.pad: packed.pad},
         **{aten.layer_norm.default: precise.layer_norm, aten.scalar_tensor.default: precise.scalar_tensor},
     }
-    return {**numbers.TRANSLATIONS, **written, **others}
+    return {**operators.TRANSLATIONS, **numbers.TRANSLATIONS, **written, **others}
 
 
 def write(
@@ -165,9 +167,16 @@ def to_onnx(
     def convert(program: torch.export.ExportedProgram) -> ir.Model:
         with quiet():
             converted = torch.onnx.export(
-                program, dynamo=True, opset_version=opset, verbose=False, custom_translation_table=translations
+                program,
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                optimize=False,
+                custom_translation_table=translations,
             )
-        assert converted is not None
+            assert converted is not None
+            numbers.widen(converted.model.graph)
+            optimize(converted.model)
         _separate_outputs(converted.model.graph)
         return converted.model
 
@@ -176,7 +185,7 @@ def to_onnx(
         translations[scan_leaf.scan] = step.lower(steps)
         model = convert(captured.program)
     except Exception as error:
-        raise ExportError(f"the captured model has no ONNX form: {_root(error)}") from error
+        raise ExportError(f"the captured model has no ONNX form: {_said_of(_root(error))}") from error
     written = model.opset_imports.get("")
     if written != opset:
         raise InputError(f"opset {opset} was asked for; torch and onnxscript write {written} instead")
@@ -193,6 +202,17 @@ def to_onnx(
         node.name = SCAN.format(k)
     _name(model, captured.signature)
     return model
+
+
+def _said_of(text: str) -> str:
+    """What the tools say, or the operator that they do not know and the way out."""
+    unknown = re.search(r"No ONNX function found for <OpOverload\(op='(?:aten|prims)\.(\w+)'", text)
+    if unknown is None:
+        return text
+    return (
+        f"PyTorch's operator {unknown[1]!r} has no translation: compute it with other operators, or leave that format "
+        "out, as in formats=['torchscript']"
+    )
 
 
 def _root(error: BaseException) -> str:

@@ -25,6 +25,7 @@ from .._quiet import quiet
 from .limits import Check, checks, scripted
 from .pt2 import put_back
 from .script import script
+from .sizes import WideSizes
 
 
 def write(captured: Captured, path: Path) -> None:
@@ -34,7 +35,7 @@ def write(captured: Captured, path: Path) -> None:
         ExportError: the tracer cannot follow the model, or TorchScript has no form for it.
     """
     try:
-        with quiet(), torch.no_grad(), _CheckedStates(), scripting():
+        with quiet(), torch.no_grad(), _CheckedStates(), WideSizes(), scripting():
             if captured.has_loops:
                 program = copy.deepcopy(captured.program)
                 put_back(program)

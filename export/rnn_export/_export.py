@@ -15,7 +15,7 @@ from rnn_runtime import Report, Signature
 from rnn_runtime._bundle import ONNX, STEP
 
 from . import _backends, _lower, _targets
-from ._alone import alone
+from ._alone import alone, told
 from ._capture import Captured, Layer, capture, fix
 from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._inspect import count_operators, inspect, inspect_step
@@ -144,7 +144,7 @@ def export(
     check_tolerance(tolerance)
     check_target(path, overwrite=overwrite)
     require_good_versions()
-    with alone(), torch.random.fork_rng(devices=[]):
+    with alone(), told(), torch.random.fork_rng(devices=[]):
         captured = capture(
             model,
             example_inputs,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rnn_runtime import InputError, Signature
+from rnn_runtime._signature import DTYPES
 
 from ._capture.module import REFUSED, Flat, float64, wide_copy
 from ._capture.sample import Sampler
@@ -107,6 +108,9 @@ class Reference:
         names = [spec.name for spec in self.signature.outputs]
         if len(eager) != len(names):
             raise ExportError(f"the model gives {len(eager)} outputs where the signature has {len(names)}: {names}")
+        for name, result in zip(names, eager, strict=True):
+            if (dtype := str(result.dtype).removeprefix("torch.")) not in DTYPES:
+                raise ExportError(f"the output {name!r} is {dtype}, which NumPy has not: let the model return float32")
         try:
             want = self.float64(dict(zip([spec.name for spec in self.signature.inputs], inputs, strict=True)))
         except REFUSED as error:

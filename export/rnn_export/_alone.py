@@ -32,6 +32,6 @@ def told() -> Iterator[None]:
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise ExportError(
-            f"the model cannot be exported{line_of_error(error)}: {type(error).__name__}: {first}. Rewrite that part in "
-            "plain tensor operations, or leave it out in a wrapper module"
+            f"the model cannot be exported{line_of_error(error)}: {type(error).__name__}: {first}. Rewrite "
+            "that part in plain tensor operations, or leave it out in a wrapper module"
         ) from error

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import overrides
+import torch.overrides
 from torch.utils import _python_dispatch as dispatch
 
 from ._errors import ExportError
@@ -29,8 +29,8 @@ def plain() -> Iterator[None]:
     products = torch.get_float32_matmul_precision()
     with ExitStack() as stack:
         # The modes first: one that stays on the stack would see all that follows.
-        for _ in range(overrides._len_torch_function_stack()):  # a default device is one of them
-            stack.enter_context(overrides._pop_mode_temporarily())
+        for _ in range(torch._C._len_torch_function_stack()):  # a default device is one of them
+            stack.enter_context(torch.overrides._pop_mode_temporarily())
         stack.enter_context(dispatch._disable_current_modes())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

@@ -18,9 +18,10 @@ from . import _backends, _lower, _targets
 from ._alone import alone, told
 from ._capture import Captured, Layer, capture, fix
 from ._compare import bundle_tolerance, check_tolerance, compare, require
+from ._first import FirstRun
 from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import REWRITES, Quantized, check_precision, measured_tolerance, quantize
-from ._reference import Case, Reference, grid
+from ._reference import Case, Reference, grid, runs
 from ._seal import check_target, seal, unsealed
 from ._stream import require_streamable
 from ._suite import lacking, live, warnings
@@ -160,7 +161,7 @@ def export(
         if sizes:
             captured = fix(captured, sizes, unroll=lowering == "decomposed")
             reference = Reference(captured.flat, captured.signature, captured.sampler)
-        with unsealed(path, overwrite=overwrite) as folder:
+        with unsealed(path, overwrite=overwrite) as folder, FirstRun() as first:
             _lower.lower(
                 captured,
                 folder,
@@ -178,17 +179,19 @@ def export(
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]
+            if graph.exists():
+                first.require(graph, [*runs(every), *reference.runs(refused)])
 
             # What is for other runtimes, or for CUDA, has one graph.
             stepped = graph.exists() and target is None and (rewrite is None or rewrite.stepped)
             quantized = report = None
             if rewrite is not None:
                 require(compare(every, _backends.found(folder), tolerance), "the export")
-                quantized, report = quantize(graph, every, precision, tolerance)
+                quantized, report = quantize(graph, every, precision, tolerance, first)
                 operators = count_operators(graph)
                 if target is not None:
                     _targets.require(target, graph)
-            step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
+            step = _lower_step(captured, folder, lowering, every, first, split=split_directions) if stepped else None
             if report is None or step is not None:
                 held = compare(every, _backends.found(folder, step), tolerance, precision if rewrite else "")
                 report = require(held, "the export")
@@ -202,7 +205,9 @@ def export(
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)
 
 
-def _lower_step(captured: Captured, folder: Path, lowering: str, cases: Sequence[Case], *, split: bool) -> str | None:
+def _lower_step(
+    captured: Captured, folder: Path, lowering: str, cases: Sequence[Case], first: FirstRun, *, split: bool
+) -> str | None:
     """Write the graph for single steps; its axis, or None where there is none or eager PyTorch takes no single step."""
     step = _lower.lower_step(captured, folder, lowering, split_directions=split)
     if step is None:
@@ -211,4 +216,5 @@ def _lower_step(captured: Captured, folder: Path, lowering: str, cases: Sequence
     if all(case.sizes[step] != 1 for case in cases):
         (folder / STEP).unlink()
         return None
+    first.require(folder / STEP, runs([case for case in cases if case.sizes[step] == 1]))
     return step

@@ -12,8 +12,7 @@ from types import FrameType
 import torch
 
 _OTHERS = tuple(
-    f"{folder}{os.sep}"
-    for folder in (Path(torch.__file__).parent, Path(__file__).parent, sysconfig.get_path("stdlib"))
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parent, sysconfig.get_path("stdlib"))
 )
 """PyTorch, this package, and Python's own library; packages of others, which hold models too, count as the user's."""
 
@@ -21,7 +20,7 @@ _SITE = f"{os.sep}site-packages{os.sep}"
 
 
 def line_of(frame: FrameType | None) -> str:
-    """" (`code`, file:line)" of the innermost frame that is the user's; "" where there is none."""
+    """The innermost frame that is the user's, as " (`code`, file:line)"; nothing where there is none."""
     while frame is not None:
         if _users(frame.f_code.co_filename):
             return _said(frame.f_code.co_filename, frame.f_lineno)

@@ -85,6 +85,10 @@ class Reference:
                 )
         return cases, refused
 
+    def runs(self, shapes: Sequence[Mapping[str, int]]) -> list[tuple[Mapping[str, int], Arrays]]:
+        """Inputs of sizes that the eager model does not take: a graph may refuse them, and not end the process."""
+        return [(sizes, {name: one.numpy() for name, one in self.draw(sizes, 0).items()}) for sizes in shapes]
+
     def example(self) -> list[np.ndarray]:
         """The example inputs in order."""
         return [tensor.numpy() for tensor in self._flat.inputs.example]
@@ -127,6 +131,11 @@ class Reference:
             },
             eager={name: tensor.numpy() for name, tensor in zip(names, eager, strict=True)},
         )
+
+
+def runs(cases: Sequence[Case]) -> list[tuple[Mapping[str, int], Arrays]]:
+    """The sizes and inputs of cases."""
+    return [(case.sizes, case.inputs) for case in cases]
 
 
 def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str, int]]:

@@ -141,8 +141,8 @@ def _require_numpys(model: nn.Module, example: Sequence[tuple[tree.Path, Tensor]
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in DTYPES:
             raise ExportError(
-                f"{what} is {dtype}, which neither NumPy nor ONNX's recurrent operators have: export model.float() with "
-                "float32 inputs; for 16 bits on a GPU add precision='float16'"
+                f"{what} is {dtype}, which neither NumPy nor ONNX's recurrent operators have: export model.float() "
+                "with float32 inputs; for 16 bits on a GPU add precision='float16'"
             )
 
 

@@ -101,10 +101,9 @@ def _some(x: Any) -> Any:
 
     ONNX Runtime's LSTM and GRU would end the process there, on bare files too. A Reshape takes no -1 beside a zero.
     """
-    for axis, shape in ((0, [0, -1]), (1, [-1, 0])):
-        size = x.shape[axis]
+    *sizes, features = x.shape
+    for size, shape in zip(sizes, ([0, -1], [-1, 0]), strict=True):
         if not isinstance(size, int) and not str(size.value).isidentifier():  # computed, not an axis of the inputs
-            features = x.shape[2]
             x = op.Reshape(x, [*shape, features])
     return x
 

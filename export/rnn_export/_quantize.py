@@ -247,6 +247,26 @@ def quantize(
     return Quantized(precision, done, tuple(kept), others, snr, agreement, sizes, seconds), report
 
 
+def rewritten(path: Path, precision: str, kept: Collection[str]) -> None:
+    """Put the float32 graph in `path` into another precision as `quantize` did, given what it kept.
+
+    Args:
+        path: the graph, which the other replaces.
+        precision: one of `REWRITES`.
+        kept: the layers that stay in float32, as `Quantized.kept` names them.
+
+    Raises:
+        ExportError: the graph has no such layer.
+    """
+    rewrite = REWRITES[precision]
+    model = onnx.load(path)
+    _untie(model.graph)
+    layers, _ = _layers(model.graph, rewrite)
+    if unknown := sorted(set(kept) - layers.keys()):
+        raise ExportError(f"the graph has no layer {', '.join(unknown)}, which the bundle keeps in float32")
+    rewrite.write(model, path, [node for name in kept for node in layers[name].nodes])
+
+
 def _size(graph: onnx.GraphProto, rewrite: Rewrite, layers: Sequence[_Layer]) -> int:
     """Bytes of a graph's weights once these layers are rewritten."""
     weights = {name: math.prod(tensor.dims) for layer in layers for name, tensor in layer.weights.items()}

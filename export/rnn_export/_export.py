@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,11 +22,15 @@ from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._first import FirstRun
 from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import REWRITES, Quantized, check_precision, measured_tolerance, quantize
-from ._reference import Case, Reference, grid, runs
+from ._reference import Case, Reference, grid, more_shapes, runs
 from ._seal import check_target, seal, unsealed
 from ._stream import require_streamable
 from ._suite import lacking, live, warnings
 from ._versions import require_good_versions
+
+MORE = 0.4
+"""Further sizes and values are tried in eager PyTorch for this share of the time that the export has taken so far; the
+backends take about as long, so that all together takes less than twice as long. What there was no time for is noted."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ def export(
         ExportError: the model cannot be captured or lowered; names the module or axis and the way out.
         MismatchError: a backend leaves eager PyTorch; carries the report.
     """
+    start = time.monotonic()
     path = Path(path)
     formats = check_precision(precision, formats, target)
     options = {
@@ -179,21 +185,24 @@ def export(
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]
+            further = more_shapes(captured.sizes, captured.sequences, [case.sizes for case in every])
+            more, left_out = reference.more(further, MORE * (time.monotonic() - start))
             if graph.exists():
-                first.require(graph, [*runs(every), *reference.runs(refused)])
+                first.require(graph, [*runs([*every, *more]), *reference.runs(refused)])
 
             # What is for other runtimes, or for CUDA, has one graph.
             stepped = graph.exists() and target is None and (rewrite is None or rewrite.stepped)
             quantized = report = None
             if rewrite is not None:
-                require(compare(every, _backends.found(folder), tolerance), "the export")
+                require(compare([*every, *more], _backends.found(folder), tolerance), "the export")
                 quantized, report = quantize(graph, every, precision, tolerance, first)
                 operators = count_operators(graph)
                 if target is not None:
                     _targets.require(target, graph)
             step = _lower_step(captured, folder, lowering, every, first, split=split_directions) if stepped else None
             if report is None or step is not None:
-                held = compare(every, _backends.found(folder, step), tolerance, precision if rewrite else "")
+                tried = every if rewrite else [*every, *more]  # of other precisions, the graph in float32 was
+                held = compare(tried, _backends.found(folder, step), tolerance, precision if rewrite else "")
                 report = require(held, "the export")
             allowed = bundle_tolerance(golden, tolerance)
             if rewrite is not None:
@@ -201,7 +210,9 @@ def export(
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)
             report = replace(report, warnings=warnings(eager, lacks))
-            seal(folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step)
+            seal(
+                folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step, left_out
+            )
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)
 
 

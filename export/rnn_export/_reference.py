@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,6 +86,44 @@ class Reference:
                 )
         return cases, refused
 
+    def more(self, shapes: Sequence[Mapping[str, int]], seconds: float) -> tuple[list[Case], list[dict[str, int]]]:
+        """Cases of further sizes, and at the first of them of other values, while eager PyTorch takes no longer.
+
+        Args:
+            shapes: the sizes, in the order in which they are tried.
+            seconds: how long all may take; at least one is tried.
+
+        Returns:
+            The cases, and the sizes that there was no time for. What eager PyTorch refuses is in neither.
+        """
+        start, found, left = time.monotonic(), list[Case](), [dict(sizes) for sizes in shapes]
+        while left and (not found or time.monotonic() - start < seconds):
+            case = self.case(left.pop(0), len(left) + 500)
+            if case is None:
+                continue
+            if not found:
+                found += self._variants(case)
+            found.append(case)
+        return found, left
+
+    def _variants(self, case: Case) -> list[Case]:
+        """The same input otherwise: small, large, zeros, equal rows, masks of one value; where results are finite.
+
+        Results that are whole numbers are decisions, which may fall either way where values tie.
+        """
+        if any(want.dtype.kind != "f" for want in case.want.values()):
+            return []
+        made: list[Case] = []
+        for change in _CHANGES:
+            inputs = [torch.from_numpy(change(array.copy())) for array in case.inputs.values()]
+            try:
+                one = self.on(inputs, case.sizes)
+            except REFUSED:
+                continue
+            if all(np.isfinite(want).all() for want in one.want.values()):
+                made.append(one)
+        return made
+
     def runs(self, shapes: Sequence[Mapping[str, int]]) -> list[tuple[Mapping[str, int], Arrays]]:
         """Inputs of sizes that the eager model does not take: a graph may refuse them, and not end the process."""
         return [(sizes, {name: one.numpy() for name, one in self.draw(sizes, 0).items()}) for sizes in shapes]
@@ -164,6 +203,46 @@ def grid(traced: Mapping[str, int], sequences: Collection[str]) -> list[dict[str
             shapes.append(dict(zip(ordered, [first, *between, second], strict=False)))
     return [*shapes, dict(traced)]
 
+
+def more_shapes(
+    traced: Mapping[str, int], sequences: Collection[str], known: Sequence[Mapping[str, int]]
+) -> list[dict[str, int]]:
+    """Further sizes, those that take least time first: batches about powers of two, and long sequences.
+
+    Args:
+        traced: axis -> the size that was traced.
+        sequences: the axes that recurrent layers run over.
+        known: sizes that are tried already.
+    """
+    long = [axis for axis in traced if axis in sequences]
+    batches = [axis for axis in traced if axis not in sequences]
+    found: list[dict[str, int]] = []
+    for k, size in enumerate(MORE_BATCHES if batches else ()):
+        found.append({axis: size if axis in batches else 3 + 2 * k for axis in traced})
+    for size in MORE_LENGTHS if long else ():
+        # one axis alone: a picture of 500 by 500 would take all the time
+        found.append({axis: size if axis == long[0] else traced[axis] if axis in long else 2 for axis in traced})
+    return [shape for shape in found if shape not in known]
+
+
+def _times(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: array * array.dtype.type(factor) if array.dtype.kind == "f" else array
+
+
+def _masks(value: bool) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: np.full_like(array, value) if array.dtype == np.bool_ else array
+
+
+def _equal_rows(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f" and array.ndim > 1:
+        array[:] = array[:1]
+    return array
+
+
+_CHANGES = (_times(1e-3), _times(1e3), _times(0.0), _equal_rows, _masks(True), _masks(False))
+
+MORE_BATCHES = (3, 4, 8, 9, 16, 33)
+MORE_LENGTHS = (128, 500)
 
 DRAWS = 4
 """How often to draw before sizes count as refused: a row of a mask may come out empty."""

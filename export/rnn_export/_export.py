@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,18 +17,23 @@ from rnn_runtime import Report, Signature
 from rnn_runtime._bundle import ONNX, STEP
 
 from . import _backends, _lower, _targets
-from ._alone import alone
+from ._alone import alone, told
 from ._axis import Axis
 from ._capture import Captured, Layer, capture, fix, limits
 from ._compare import bundle_tolerance, check_tolerance, compare, require
+from ._first import FirstRun
 from ._hold import hold
 from ._inspect import count_operators, inspect, inspect_step
 from ._quantize import REWRITES, Quantized, check_precision, measured_tolerance, quantize
-from ._reference import Case, Reference, grid
+from ._reference import Case, Reference, grid, more_shapes, runs
 from ._seal import check_target, seal, unsealed
 from ._stream import require_split, require_streamable
 from ._suite import lacking, live, warnings
 from ._versions import require_good_versions
+
+MORE = 0.4
+"""Further sizes and values are tried in eager PyTorch for this share of the time that the export has taken so far; the
+backends take about as long, so that all together takes less than twice as long. What there was no time for is noted."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ def export(
         ExportError: the model cannot be captured or lowered; names the module or axis and the way out.
         MismatchError: a backend leaves eager PyTorch; carries the report.
     """
+    start = time.monotonic()
     path = Path(path)
     formats = check_precision(precision, formats, target)
     options = {
@@ -150,7 +157,7 @@ def export(
     check_tolerance(tolerance)
     check_target(path, overwrite=overwrite)
     require_good_versions()
-    with alone(), torch.random.fork_rng(devices=[]):
+    with alone(), told(), torch.random.fork_rng(devices=[]):
         captured = capture(
             model,
             example_inputs,
@@ -166,7 +173,7 @@ def export(
         if sizes:
             captured = fix(captured, sizes, unroll=lowering == "decomposed")
             reference = Reference(captured.flat, captured.signature, captured.sampler)
-        with unsealed(path, overwrite=overwrite) as folder:
+        with unsealed(path, overwrite=overwrite) as folder, FirstRun() as first:
             lower = functools.partial(
                 _lower.lower,
                 folder=folder,
@@ -177,7 +184,7 @@ def export(
                 ir_version=profile.ir_version if profile is not None else None,
             )
             lower(captured)
-            held = hold(captured, reference, _backends.found(folder))
+            held = hold(captured, reference, folder, first)
             if held is not captured:  # files state the limits themselves
                 captured = held
                 lower(captured)
@@ -191,19 +198,25 @@ def export(
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]
+            further = more_shapes(captured.sizes, captured.sequences, [case.sizes for case in every])
+            further = [sizes for sizes in further if captured.within(sizes)]
+            more, left_out = reference.more(further, MORE * (time.monotonic() - start))
+            if graph.exists():
+                first.require(graph, [*runs([*every, *more]), *reference.runs(refused)])
 
             # What is for other runtimes, or for CUDA, has one graph.
             stepped = graph.exists() and target is None and (rewrite is None or rewrite.stepped)
             quantized = report = None
             if rewrite is not None:
-                require(compare(every, _backends.found(folder), tolerance), "the export")
-                quantized, report = quantize(graph, every, precision, tolerance)
+                require(compare([*every, *more], _backends.found(folder), tolerance), "the export")
+                quantized, report = quantize(graph, every, precision, tolerance, first)
                 operators = count_operators(graph)
                 if target is not None:
                     _targets.require(target, graph)
-            step = _lower_step(captured, folder, lowering, every, split=split_directions) if stepped else None
+            step = _lower_step(captured, folder, lowering, every, first, split=split_directions) if stepped else None
             if report is None or step is not None:
-                compared = compare(every, _backends.found(folder, step), tolerance, precision if rewrite else "")
+                tried = every if rewrite else [*every, *more]  # of other precisions, the graph in float32 was
+                compared = compare(tried, _backends.found(folder, step), tolerance, precision if rewrite else "")
                 report = require(compared, "the export")
             allowed = bundle_tolerance(golden, tolerance)
             if rewrite is not None:
@@ -212,11 +225,15 @@ def export(
             lacks = lacking(eager)
             require_split(captured, lacks)
             report = replace(report, warnings=warnings(eager, lacks))
-            seal(folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step)
+            seal(
+                folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step, left_out
+            )
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)
 
 
-def _lower_step(captured: Captured, folder: Path, lowering: str, cases: Sequence[Case], *, split: bool) -> str | None:
+def _lower_step(
+    captured: Captured, folder: Path, lowering: str, cases: Sequence[Case], first: FirstRun, *, split: bool
+) -> str | None:
     """Write the graph for single steps; its axis, or None where there is none or eager PyTorch takes no single step."""
     step = _lower.lower_step(captured, folder, lowering, split_directions=split)
     if step is None:
@@ -225,4 +242,5 @@ def _lower_step(captured: Captured, folder: Path, lowering: str, cases: Sequence
     if all(case.sizes[step] != 1 for case in cases):
         (folder / STEP).unlink()
         return None
+    first.require(folder / STEP, runs([case for case in cases if case.sizes[step] == 1]))
     return step

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rnn_runtime import Signature
+from rnn_runtime._bundle import ONNX
 
-from ._backends import Backend
+from ._backends import Backend, found
 from ._capture import Captured
 from ._compare import compare
-from ._reference import Reference
+from ._first import FirstRun
+from ._reference import Reference, runs
 
 TOLERANCE = 1e-3
 """Times the largest value where that is above 1: float32 stays below, far from the traced sizes too, and another
 way through the model is above."""
 
 
-def hold(captured: Captured, reference: Reference, backends: Sequence[Backend]) -> Captured:
-    """`captured`, with limits that leave out the sizes at which a backend goes another way than the model.
+def hold(captured: Captured, reference: Reference, folder: Path, first: FirstRun) -> Captured:
+    """`captured`, with limits that leave out the sizes at which a file in `folder` goes another way than the model.
 
     A tool underneath may drop what does nothing at the traced sizes, as a slice that ends beyond them.
 
@@ -29,8 +32,10 @@ def hold(captured: Captured, reference: Reference, backends: Sequence[Backend]) 
     """
     tried = [sizes for sizes in captured.with_tried([captured.sizes])[:-1] if sizes != captured.sizes]
     cases = [case for seed, sizes in enumerate(tried) if (case := reference.case(sizes, seed)) is not None]
-    for backend in backends:
-        if cases and not compare(cases, [backend], TOLERANCE).passed:
+    if (folder / ONNX).exists():
+        first.require(folder / ONNX, runs(cases))
+    for backend in found(folder) if cases else ():
+        if not compare(cases, [backend], TOLERANCE).passed:
             captured = captured.limited(_in_float64(backend, captured.signature), TOLERANCE)
     return captured
 

@@ -24,8 +24,9 @@ from . import _float16, _int8
 from ._backends.onnxruntime import OnnxRuntime
 from ._compare import compare, together
 from ._errors import ExportError
+from ._first import FirstRun
 from ._inspect import graphs
-from ._reference import Case
+from ._reference import Case, runs
 
 Write = Callable[[onnx.ModelProto, Path, Collection[str]], None]
 """Writes a graph in another precision, all but the nodes named."""
@@ -155,7 +156,9 @@ def measured_tolerance(report: Report, cases: Sequence[Case], least: Mapping[str
     return found
 
 
-def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float | None) -> tuple[Quantized, Report]:
+def quantize(
+    path: Path, cases: Sequence[Case], precision: str, tolerance: float | None, first: FirstRun
+) -> tuple[Quantized, Report]:
     """Give the layers of the graph in `path` another precision, all but those that hurt.
 
     Args:
@@ -163,6 +166,7 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
         cases: inputs, and what eager PyTorch makes of them: the example first, on which time is taken.
         precision: one of `REWRITES`.
         tolerance: the largest error, in place of the bounds on noise and decisions.
+        first: tries each graph that is written.
 
     Raises:
         ExportError: there is no weight to rewrite, a recurrent operator has no such form, the graph is too large, or
@@ -202,6 +206,7 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
 
     def rewritten(file: Path, kept: Collection[str]) -> OnnxRuntime:
         written[file](model, file, [node for name in kept for node in layers[name].nodes])
+        first.require(file, runs(cases[:1]))
         backend = OnnxRuntime(file, "cpu")
         if file == proof:
             backend.name += f"-{precision}"
@@ -240,6 +245,26 @@ def quantize(path: Path, cases: Sequence[Case], precision: str, tolerance: float
             file.unlink(missing_ok=True)
     done = tuple(name for name in layers if name not in kept)
     return Quantized(precision, done, tuple(kept), others, snr, agreement, sizes, seconds), report
+
+
+def rewritten(path: Path, precision: str, kept: Collection[str]) -> None:
+    """Put the float32 graph in `path` into another precision as `quantize` did, given what it kept.
+
+    Args:
+        path: the graph, which the other replaces.
+        precision: one of `REWRITES`.
+        kept: the layers that stay in float32, as `Quantized.kept` names them.
+
+    Raises:
+        ExportError: the graph has no such layer.
+    """
+    rewrite = REWRITES[precision]
+    model = onnx.load(path)
+    _untie(model.graph)
+    layers, _ = _layers(model.graph, rewrite)
+    if unknown := sorted(set(kept) - layers.keys()):
+        raise ExportError(f"the graph has no layer {', '.join(unknown)}, which the bundle keeps in float32")
+    rewrite.write(model, path, [node for name in kept for node in layers[name].nodes])
 
 
 def _size(graph: onnx.GraphProto, rewrite: Rewrite, layers: Sequence[_Layer]) -> int:

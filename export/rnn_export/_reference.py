@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rnn_runtime import InputError, LimitSpec, Signature
+from rnn_runtime._signature import DTYPES
 
 from ._capture.module import REFUSED, Flat, float64, wide_copy, widened
 from ._capture.sample import Sampler
@@ -83,6 +85,48 @@ class Reference:
                 )
         return cases, refused
 
+    def more(self, shapes: Sequence[Mapping[str, int]], seconds: float) -> tuple[list[Case], list[dict[str, int]]]:
+        """Cases of further sizes, and at the first of them of other values, while eager PyTorch takes no longer.
+
+        Args:
+            shapes: the sizes, in the order in which they are tried.
+            seconds: how long all may take; at least one is tried.
+
+        Returns:
+            The cases, and the sizes that there was no time for. What eager PyTorch refuses is in neither.
+        """
+        start, found, left = time.monotonic(), list[Case](), [dict(sizes) for sizes in shapes]
+        while left and (not found or time.monotonic() - start < seconds):
+            case = self.case(left.pop(0), len(left) + 500)
+            if case is None:
+                continue
+            if not found:
+                found += self._variants(case)
+            found.append(case)
+        return found, left
+
+    def _variants(self, case: Case) -> list[Case]:
+        """The same input otherwise: small, large, zeros, equal rows, masks of one value; where results are finite.
+
+        Results that are whole numbers are decisions, which may fall either way where values tie.
+        """
+        if any(want.dtype.kind != "f" for want in case.want.values()):
+            return []
+        made: list[Case] = []
+        for change in _CHANGES:
+            inputs = [torch.from_numpy(change(array.copy())) for array in case.inputs.values()]
+            try:
+                one = self.on(inputs, case.sizes)
+            except REFUSED:
+                continue
+            if all(np.isfinite(want).all() for want in one.want.values()):
+                made.append(one)
+        return made
+
+    def runs(self, shapes: Sequence[Mapping[str, int]]) -> list[tuple[Mapping[str, int], Arrays]]:
+        """Inputs of sizes that the eager model does not take: a graph may refuse them, and not end the process."""
+        return [(sizes, {name: one.numpy() for name, one in self.draw(sizes, 0).items()}) for sizes in shapes]
+
     def example(self) -> list[np.ndarray]:
         """The example inputs in order."""
         return [tensor.numpy() for tensor in self._flat.inputs.example]
@@ -106,6 +150,9 @@ class Reference:
         names = [spec.name for spec in self.signature.outputs]
         if len(eager) != len(names):
             raise ExportError(f"the model gives {len(eager)} outputs where the signature has {len(names)}: {names}")
+        for name, result in zip(names, eager, strict=True):
+            if (dtype := str(result.dtype).removeprefix("torch.")) not in DTYPES:
+                raise ExportError(f"the output {name!r} is {dtype}, which NumPy has not: let the model return float32")
         try:
             want = self.float64(dict(zip([spec.name for spec in self.signature.inputs], inputs, strict=True)))
         except REFUSED as error:
@@ -124,6 +171,11 @@ class Reference:
             },
             eager={name: tensor.clone().numpy() for name, tensor in zip(names, eager, strict=True)},
         )
+
+
+def runs(cases: Sequence[Case]) -> list[tuple[Mapping[str, int], Arrays]]:
+    """The sizes and inputs of cases."""
+    return [(case.sizes, case.inputs) for case in cases]
 
 
 def grid(
@@ -168,6 +220,46 @@ def _within(limit: LimitSpec, sizes: Sequence[int]) -> tuple[int, ...]:
     found = sorted({*near, *(size for size in sizes if limit.allows(size))})
     return tuple(found or ends)
 
+
+def more_shapes(
+    traced: Mapping[str, int], sequences: Collection[str], known: Sequence[Mapping[str, int]]
+) -> list[dict[str, int]]:
+    """Further sizes, those that take least time first: batches about powers of two, and long sequences.
+
+    Args:
+        traced: axis -> the size that was traced.
+        sequences: the axes that recurrent layers run over.
+        known: sizes that are tried already.
+    """
+    long = [axis for axis in traced if axis in sequences]
+    batches = [axis for axis in traced if axis not in sequences]
+    found: list[dict[str, int]] = []
+    for k, size in enumerate(MORE_BATCHES if batches else ()):
+        found.append({axis: size if axis in batches else 3 + 2 * k for axis in traced})
+    for size in MORE_LENGTHS if long else ():
+        # one axis alone: a picture of 500 by 500 would take all the time
+        found.append({axis: size if axis == long[0] else traced[axis] if axis in long else 2 for axis in traced})
+    return [shape for shape in found if shape not in known]
+
+
+def _times(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: array * array.dtype.type(factor) if array.dtype.kind == "f" else array
+
+
+def _masks(value: bool) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: np.full_like(array, value) if array.dtype == np.bool_ else array
+
+
+def _equal_rows(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f" and array.ndim > 1:
+        array[:] = array[:1]
+    return array
+
+
+_CHANGES = (_times(1e-3), _times(1e3), _times(0.0), _equal_rows, _masks(True), _masks(False))
+
+MORE_BATCHES = (3, 4, 8, 9, 16, 33)
+MORE_LENGTHS = (128, 500)
 
 DRAWS = 4
 """How often to draw before sizes count as refused: a row of a mask may come out empty."""

@@ -118,6 +118,7 @@ def seal(
     options: Mapping[str, Any],
     quantized: Quantized | None = None,
     step: str | None = None,
+    left_out: Sequence[Mapping[str, int]] = (),
 ) -> None:
     """Write golden.npz and the manifest with the hash of every other file in `folder`."""
     cases = [
@@ -142,7 +143,12 @@ def seal(
         **({"step": {"axis": step}} if step else {}),
         **({"precision": quantized.precision, "quantized": _quantized(quantized)} if quantized else {}),
         "tolerance": dict(tolerance),
-        "verified": {**_verified(report), "refused_by_eager": list(refused), "lacking": dict(lacking)},
+        "verified": {
+            **_verified(report),
+            "refused_by_eager": list(refused),
+            "lacking": dict(lacking),
+            "left_out": list(left_out),
+        },
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rnn_runtime import Check, InputError, Report, Row
 from rnn_runtime._bundle import Bundle
@@ -90,18 +91,24 @@ class Suite:
             series=tuple(drift.series) if drift is not None else (),
             warnings=warnings(self._live, lacking(self._live)) if self.only is None else (),
             about={
-                "bundle": str(self.sealed.path),
-                "level": self.level,
-                "seed": self.seed,
-                "seconds": round(time.monotonic() - self._start, 3),
+                **self.about(),
                 "estimate": round(estimate, 1),
                 "left_out": left_out,
                 "near": near,
                 "axes": [self._subject(backends[0]).batch, self._subject(backends[0]).sequence],
-                "versions": versions(),
-                "hardware": hardware(),
             },
         )
+
+    def about(self) -> dict[str, Any]:
+        """Of what a report is, and with what."""
+        return {
+            "bundle": str(self.sealed.path),
+            "level": self.level,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - self._start, 3),
+            "versions": versions(),
+            "hardware": hardware(),
+        }
 
     @property
     def _precision(self) -> str:

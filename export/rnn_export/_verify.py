@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rnn_runtime._bundle import GOLDEN
 from rnn_runtime._bundle import Bundle as Sealed
 from rnn_runtime._verify import Progress, check_level, check_trial
 
-from ._alone import alone
+from ._alone import alone, told
 from ._capture import Prepared, prepare, sequences, traced
 from ._capture.limits import stated
 from ._capture.module import Flat
@@ -23,6 +24,8 @@ from ._capture.sample import Sampler
 from ._compare import check_tolerance
 from ._reference import Reference
 from ._suite import Suite
+from ._weights import NAME as WEIGHTS
+from ._weights import weights
 
 
 def verify(
@@ -80,7 +83,7 @@ def verify(
     check_tolerance(tolerance)
     check_level(level)
     check_trial(trial, only)
-    with alone(), torch.random.fork_rng(devices=[]):
+    with alone(), told(), torch.random.fork_rng(devices=[]):
         prepared = bound(model, sealed, example_inputs)
         lengths = [LengthsSpec(**spec) for spec in sealed.manifest.get("lengths", ())]
         reference = Reference(prepared.flat, signature, Sampler.of(signature, prepared.flat.inputs.example, lengths))
@@ -101,7 +104,20 @@ def verify(
             command=command or f"rnn-export verify {sealed.path} TARGET",
             progress=progress,
         )
-        return suite.run()
+        report = suite.run() if only != WEIGHTS else Report((), about=suite.about())
+        if only not in (None, WEIGHTS) or backend is not None:
+            return report
+        held = weights(model, sealed, example_of(sealed, example_inputs))
+        return replace(report, checks=(*held, *report.checks))
+
+
+def example_of(sealed: Sealed, example_inputs: Any = None) -> Any:
+    """The example inputs that are given, or the bundle's own without those that the export added."""
+    if example_inputs is not None:
+        return example_inputs
+    added = {*sealed.manifest.get("lifted", ()), *sealed.manifest.get("kept", ())}
+    golden = _golden.unpack(sealed.read(GOLDEN))[0].inputs
+    return tuple(golden[spec.name] for spec in sealed.signature.inputs if spec.name not in added)
 
 
 def bound(model: nn.Module, sealed: Sealed, example_inputs: Any = None) -> Prepared:
@@ -118,13 +134,10 @@ def bound(model: nn.Module, sealed: Sealed, example_inputs: Any = None) -> Prepa
     lifted = set(sealed.manifest.get("lifted", ()))
     kept = set(sealed.manifest.get("kept", ()))
     own = [spec for spec in sealed.signature.inputs if spec.name not in lifted | kept]
-    if example_inputs is None:
-        golden = _golden.unpack(sealed.read(GOLDEN))[0].inputs
-        example_inputs = tuple(golden[spec.name] for spec in own)
     try:
         prepared = prepare(
             model,
-            example_inputs,
+            example_of(sealed, example_inputs),
             axes={spec.name: stated(sealed.signature, spec) for spec in own},
             input_names=[spec.name for spec in own],
             state="lift" if lifted else "auto" if sealed.signature.states else "none",

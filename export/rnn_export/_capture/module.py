@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import CellType, FunctionType
@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from rnn_runtime._signature import DTYPES
 
 from .._errors import ExportError
 from .._quiet import quiet
@@ -23,7 +25,7 @@ from .lift import Lift, Slot
 from .spots import functions
 from .values import Decisions, Place
 
-REFUSED = (RuntimeError, ValueError, IndexError, AssertionError)
+REFUSED = (RuntimeError, ValueError, LookupError, AssertionError, TypeError, AttributeError, ArithmeticError)
 """What an eager model raises at sizes that it does not take."""
 
 
@@ -120,6 +122,7 @@ def flat_model(model: nn.Module, example_inputs: Any) -> Flat:
         dict(call.arguments), lambda leaf: leaf.detach().cpu().clone() if isinstance(leaf, Tensor) else leaf
     )
     flat = tree.tensors(dict(call.arguments), "the example input ", constants=True)
+    _require_numpys(model, flat)
     paths = [_short(path, call) for path, _ in flat]
     inputs = Inputs(
         call=call,
@@ -128,6 +131,21 @@ def flat_model(model: nn.Module, example_inputs: Any) -> Flat:
         parts=[not isinstance(path[-1], str) for path in paths],
     )
     return Flat(private_copy(model), inputs).eval()
+
+
+def _require_numpys(model: nn.Module, example: Sequence[tuple[tree.Path, Tensor]]) -> None:
+    """Raises ExportError where an input or a recurrent layer is in a dtype that a bundle cannot hold, as bfloat16."""
+    found = [(f"the example input {'.'.join(map(str, path))!r}", tensor) for path, tensor in example]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            found += [(f"{name!r} ({type(module).__name__})", weight) for weight in module.parameters()]
+    for what, tensor in found:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise ExportError(
+                f"{what} is {dtype}, which neither NumPy nor ONNX's recurrent operators have: export model.float() "
+                "with float32 inputs; for 16 bits on a GPU add precision='float16'"
+            )
 
 
 def _require_float_modules(model: nn.Module) -> None:

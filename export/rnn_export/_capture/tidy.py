@@ -7,15 +7,23 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 
+from .._errors import ExportError
 from . import leaves, scan_leaf
 from .graph import MOVES, arguments, aten, finish, recurrent, state_slots
+from .trace import user_line
 from .zeros import changes, is_zeros
 
 
 def tidy(program: ExportedProgram) -> None:
-    """Simplify `program` in place; its results stay the same."""
+    """Simplify `program` in place; its results stay the same.
+
+    Raises:
+        ExportError: part of the model was traced under a transformation of torch.func, whose dimensions are lost.
+    """
+    _require_plain(program)
     _drop_zero_states(program)
     _drop_idle_views(program)
     _drop_idle_pads(program)
@@ -25,6 +33,18 @@ def tidy(program: ExportedProgram) -> None:
     _widen_bounds(program)
     _split_by_slices(program)
     finish(program)
+
+
+def _require_plain(program: ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor):
+            line = user_line(node.meta.get("stack_trace") or "")
+            where = f" ({line})" if line else ""
+            raise ExportError(
+                f"the model runs under a transformation of torch.func (vmap, grad){where}, whose dimensions a "
+                "trace loses: write it with batched operators (torch.einsum, torch.baddbmm) or a loop"
+            )
 
 
 def _drop_zero_states(program: ExportedProgram) -> None:

@@ -90,7 +90,7 @@ def trace(prepared: Prepared, rolled: nn.Module | None = None, *, whole: bool = 
     for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
         if node is None or other is None or _literals(node) != _literals(other):
             found = node if node is not None else other
-            line = _user_line(found.meta.get("stack_trace") or "")
+            line = user_line(found.meta.get("stack_trace") or "")
             where = f": {line}" if line else ""
             raise ExportError(
                 f"what the model computes depends on the traced sizes ({prepared.sizes}, then {larger}){where}. Use "
@@ -225,7 +225,7 @@ def _range(limit: LimitSpec | None) -> Any:
     return Dim.DYNAMIC(min=limit.min if limit.min > 2 else None, max=limit.max)
 
 
-def _user_line(trace: str) -> str:
+def user_line(trace: str) -> str:
     """The innermost line of the user's code in a stack trace, or nothing."""
     lines = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s*(.+)', trace)
     own = [line for line in lines if not line[0].startswith(fixed.OURS)]
@@ -282,7 +282,7 @@ def _refusal(
             "a step of rnn_export.scan cannot be captured: it is made of cells (nn.LSTMCell and such) and tensor "
             f"operations, without whole recurrent layers or decisions by value. {text.strip().partition(chr(10))[0]}"
         )
-    line = _user_line(text) or _user_line("".join(traceback.format_exception(error)))
+    line = user_line(text) or user_line("".join(traceback.format_exception(error)))
     where = f" ({line})" if line else ""
     if "data-dependent" in text:
         return ExportError(

@@ -97,13 +97,15 @@ def _reversed(x: Any, lengths: Any) -> Any:
 
 
 def _some(x: Any) -> Any:
-    """`x`, or an error of ONNX Runtime where what is left of a sequence has no step, which PyTorch refuses too.
+    """`x`, or an error of ONNX Runtime where what is left has no step or no row, which PyTorch refuses too.
 
-    ONNX Runtime's GRU would end the process there. A Reshape takes no -1 where there is nothing.
+    ONNX Runtime's LSTM and GRU would end the process there, on bare files too. A Reshape takes no -1 beside a zero.
     """
-    steps = x.shape[0]
-    computed = not isinstance(steps, int) and not str(steps.value).isidentifier()
-    return op.Reshape(x, [0, -1, x.shape[2]]) if computed else x
+    *sizes, features = x.shape
+    for size, shape in zip(sizes, ([0, -1], [-1, 0]), strict=True):
+        if not isinstance(size, int) and not str(size.value).isidentifier():  # computed, not an axis of the inputs
+            x = op.Reshape(x, [*shape, features])
+    return x
 
 
 def _rnn(activation: str) -> Callable[..., Any]:
@@ -111,7 +113,7 @@ def _rnn(activation: str) -> Callable[..., Any]:
         x: Any, h_0: Any, lengths: Any, weights: Any, biases: bool, layers: int, both: bool, *, split: bool = False
     ) -> Any:
         activations = [activation] * (2 if both and not split else 1)
-        return _layers("RNN", x, [h_0], lengths, weights, biases, layers, both, split, activations=activations)
+        return _layers("RNN", _some(x), [h_0], lengths, weights, biases, layers, both, split, activations=activations)
 
     return lower
 
@@ -141,4 +143,4 @@ def lstm(
     split: bool = False,
 ) -> Any:
     """All of an LSTM leaf without a projection, which the operator does not know."""
-    return _layers("LSTM", x, [h_0, c_0], lengths, weights, biases, layers, both, split)
+    return _layers("LSTM", _some(x), [h_0, c_0], lengths, weights, biases, layers, both, split)

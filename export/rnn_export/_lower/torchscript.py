@@ -6,6 +6,7 @@ A model is traced, unless it holds a loop: the captured program is then written 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .._capture.builtins import scripting
 from .._capture.calls import RECURRENT, RecurrentCall
 from .._capture.module import copied
 from .._errors import ExportError
+from .._lines import line_of
 from .._quiet import quiet
 from .limits import Check, checks, scripted
 from .pt2 import put_back
@@ -68,12 +70,26 @@ class _CheckedStates(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in RECURRENT:
+            _require_tracer()
             call = RecurrentCall.of(args, kwargs)
             if any(map(_is_constant, call.states)):
                 packed = call.batch_sizes is not None
                 batch = call.batch_sizes[0] if packed else call.data.shape[0 if call.batch_first else 1]
                 return call.run(func, [state.expand(-1, batch, -1) for state in call.states])
         return func(*args, **(kwargs or {}))
+
+
+def _require_tracer() -> None:
+    """Raises ExportError where the tracer is gone: an operator that fails takes it along, also where that is caught.
+
+    What it is asked for after that ends the process.
+    """
+    if torch._C._get_tracing_state() is None:
+        raise ExportError(
+            "the model catches an error of one of its operators (try, except), after which PyTorch's tracer records no "
+            f"more{line_of(sys._getframe(1))}: ask for the sizes beforehand, or leave TorchScript out, as in "
+            "formats=['onnx']"
+        )
 
 
 def _is_constant(tensor: Tensor) -> bool:
@@ -102,6 +118,7 @@ def _plain(model: nn.Module, sizes: Sequence[Check]) -> nn.Module:
                 assert require is not None
                 given[check.input] = require(given[check.input], check.dim, check.limit.min, check.most, check.text)
             results: tuple[Tensor, ...] = model(*given)
+            _require_tracer()
             return results
 
     root = Plain()

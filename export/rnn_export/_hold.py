@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from rnn_runtime._bundle import ONNX
 from ._backends import Backend, found
 from ._capture import Captured
 from ._compare import compare
+from ._errors import ExportError
 from ._first import FirstRun
 from ._reference import Reference, runs
 
@@ -36,7 +38,10 @@ def hold(captured: Captured, reference: Reference, folder: Path, first: FirstRun
         first.require(folder / ONNX, runs(cases))
     for backend in found(folder) if cases else ():
         if not compare(cases, [backend], TOLERANCE).passed:
-            captured = captured.limited(_in_float64(backend, captured.signature), TOLERANCE)
+            try:
+                captured = captured.limited(_in_float64(backend, captured.signature), TOLERANCE)
+            except ExportError as error:
+                raise ExportError(f"{backend.name} diverges from eager PyTorch: {error}") from error
     return captured
 
 
@@ -48,7 +53,9 @@ def _in_float64(backend: Backend, signature: Signature) -> Callable[..., list[Te
             spec.name: tensor.numpy().astype(spec.dtype) for spec, tensor in zip(signature.inputs, inputs, strict=True)
         }
         results = backend.run(given)
-        tensors = [torch.from_numpy(results[spec.name].copy()) for spec in signature.outputs]
+        tensors = [
+            torch.from_numpy(np.array(results[spec.name])) for spec in signature.outputs
+        ]  # 0-d is no array there
         return [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
 
     return run

@@ -122,6 +122,8 @@ def capture(
     """
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
     decisions, witnesses = decide(prepared)
+    decided = (assumption for decision in decisions for assumption in decision.assumptions)
+    prepared = replace(prepared, assumptions=(*prepared.assumptions, *decided))
     prepared.flat.answers = {decision.place: decision.answer for decision in decisions}
     prepared, program, rolled = traced(prepared, state)
     if output_names is None and bare.layer(model) is not None:

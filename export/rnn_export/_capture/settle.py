@@ -14,7 +14,7 @@ from typing import Literal
 from rnn_runtime._signature import LimitSpec
 
 from .._errors import ExportError
-from .ledger import Assumption, Kind
+from .ledger import OF_SIZES, Assumption, Kind
 from .limits import allowed, narrowed
 from .prepare import Prepared
 from .questions import DENSE, LARGEST, Edge, Question, edges, questions
@@ -65,7 +65,8 @@ class _Settling:
         self._prepared = prepared
         self._trials = trials
         self._limits = dict(prepared.limits)
-        self._asked = {assumption.text: assumption for assumption in prepared.assumptions}
+        self._others = [a for a in prepared.assumptions if a.kind not in OF_SIZES]
+        self._asked = {a.text: a for a in prepared.assumptions if a.kind in OF_SIZES}
         self._tried: dict[tuple[int, ...], dict[str, int]] = {}
 
     def run(self, guards: Survey | None, *, surveys: bool) -> Prepared:
@@ -91,7 +92,7 @@ class _Settling:
         return replace(
             self._prepared,
             limits=self._limits,
-            assumptions=tuple(self._asked.values()),
+            assumptions=(*self._others, *self._asked.values()),
             tried=(*self._prepared.tried, *self._tried.values()),
         )
 
@@ -248,12 +249,14 @@ class _Settling:
         """A size that became a plain number: right where it was another and the candidate still the model."""
         here = question.answer(self._prepared.sizes)
         others = [sizes for sizes in self._tried.values() if question.answer(sizes) not in (None, here)]
-        for axis in question.axes if not others else ():
-            for size in (2 * self._prepared.sizes[axis] + 1, self._prepared.sizes[axis] + 1):
-                there = {**self._prepared.sizes, axis: size}
-                if self._within(there) and question.answer(there) != here and self._try(there) == "same":
-                    others.append(there)
-        if not others:
+        wrong = False
+        for axis, size in itertools.product(question.axes, (1, 2)):
+            there = {**self._prepared.sizes, axis: size * self._prepared.sizes[axis] + 1}
+            if self._within(there) and question.answer(there) != here:
+                outcome = self._try(there)
+                others += [there] if outcome == "same" else []
+                wrong |= outcome == "different"
+        if wrong or not others:
             raise ExportError(
                 f"the model makes a plain number of a size ({question.text}): {question.place}. Use sizes of tensors "
                 "in tensor operations and plain arithmetic alone, or leave the axis out of `axes`"

@@ -64,6 +64,11 @@ def whole(values: Sequence[int], points: Sequence[Point]) -> Number:
             if [(factor * point[unit] + most) // divisor for point in points] == list(values):
                 more, rest = divmod(most, divisor)  # one form for each rule, so that equal numbers are equal
                 return FloorDiv(factor * length(unit) + rest, divisor) + more
+            for rest in range(divisor):  # as many at once, where a loop goes over what another one made in strides
+                steps = [(point[unit] + rest) // divisor for point in points]
+                more = values[0] - factor * steps[0]
+                if [factor * step + more for step in steps] == list(values):
+                    return factor * FloorDiv(length(unit) + rest, divisor) + more
     shown = ", ".join(f"{value} at {'by'.join(map(str, p))}" for value, p in zip(values, points, strict=True))
     raise Unalike(f"a size follows the length by no plain rule ({shown})")
 

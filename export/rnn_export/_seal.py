@@ -1,20 +1,17 @@
-"""Seal: hashes, manifest, golden inputs and outputs; the temporary folder renamed into place."""
+"""Seal: hashes, manifest, golden inputs and outputs; the temporary folder in the place of the old."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnn_runtime import InputError, Report, _golden
+from rnn_runtime import InputError, Report, _golden, _replace
 from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST
 
 from ._capture import Captured, Decision
@@ -63,47 +60,15 @@ def _listed(path: Path) -> set[str] | None:
 
 @contextmanager
 def unsealed(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to `path` when the block ends well, removed when it does not.
+    """A temporary folder beside `path`, which takes its place when the block ends well, else is removed.
 
-    A bundle that was at `path` before stays untouched until the new one takes its place.
+    A bundle that was at `path` before stays untouched until the new one takes its place, in one step.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made or written, or something has come to `path` meanwhile.
     """
-    path = path.resolve()  # of a link, what it points to is replaced
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}. Choose another folder") from None
-    try:
+    with _replace.staged(path, lambda: check_target(path, overwrite=overwrite)) as folder:
         yield folder
-        os.chmod(folder, 0o777 & ~_umask())  # mkdtemp gives it to its owner alone
-        check_target(path, overwrite=overwrite)  # something may have come there meanwhile
-        _take_place(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take_place(folder: Path, path: Path) -> None:
-    """Rename `folder` to `path`, of which what was there before is removed."""
-    if not path.exists():
-        os.replace(folder, path)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".old", dir=path.parent))
-    os.replace(path, old)
-    try:
-        os.replace(folder, path)
-    except BaseException:
-        os.replace(old, path)
-        raise
-    shutil.rmtree(old)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def seal(

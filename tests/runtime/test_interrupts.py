@@ -126,7 +126,7 @@ def each_line(
         opened: list[Any] = []
         if everywhere:
             threading.settrace(fault)
-        pool = StreamPool(rnn, 4, max_wait_ms=4, idle_timeout=30)
+        pool = StreamPool(rnn, 4, max_wait_ms=4 if everywhere else 20, idle_timeout=30)
         threading.settrace(None)  # type: ignore[arg-type]  # the stubs know no end of it
         try:
             try:

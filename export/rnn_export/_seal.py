@@ -40,21 +40,34 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"{path} already holds a bundle: pass overwrite=True (--overwrite) to replace it, or choose another folder"
         )
-    others = sorted(file.name for file in path.iterdir() if file.name not in known)
+    others = sorted(file.name for file in path.iterdir() if not _is_own(file, known))
     if others:
         raise InputError(
-            f"{path} holds a bundle and also {', '.join(others)}, which rnn-export did not write and will not remove: "
-            "move that away, or choose another folder"
+            f"{path} holds a bundle and also {', '.join(others)}, which rnn-export did not write and will not remove "
+            "(its manifest has another hash for it, or none): move that away, or choose another folder"
         )
 
 
-def _listed(path: Path) -> set[str] | None:
-    """The files that a bundle in `path` says it has, whatever version wrote it; None where there is no bundle."""
+def _is_own(file: Path, known: Mapping[str, str]) -> bool:
+    """Whether a file is the one that the manifest lists: a planted manifest can list the names of others."""
+    if file.name == MANIFEST:
+        return True
+    if file.name not in known or file.is_symlink() or not file.is_file():
+        return False
+    try:
+        with file.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest() == known[file.name]
+    except OSError:
+        return False
+
+
+def _listed(path: Path) -> dict[str, str] | None:
+    """The files of a bundle in `path` and the hashes that it says they have; None where there is no bundle."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         is_bundle = isinstance(manifest["format_version"], int) and isinstance(manifest["signature"], dict)
-        return {MANIFEST, *map(str, manifest["files"])} if is_bundle else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()} if is_bundle else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -1,20 +1,17 @@
-"""Seal: hashes, manifest, golden inputs and outputs; the temporary folder renamed into place."""
+"""Seal: hashes, manifest, golden inputs and outputs; the temporary folder in the place of the old."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnn_runtime import InputError, Report, _golden
+from rnn_runtime import InputError, Report, _golden, _replace
 from rnn_runtime._bundle import FORMAT_VERSION, GOLDEN, MANIFEST
 
 from ._capture import Captured, Decision
@@ -43,67 +40,48 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"{path} already holds a bundle: pass overwrite=True (--overwrite) to replace it, or choose another folder"
         )
-    others = sorted(file.name for file in path.iterdir() if file.name not in known)
+    others = sorted(file.name for file in path.iterdir() if not _is_own(file, known))
     if others:
         raise InputError(
-            f"{path} holds a bundle and also {', '.join(others)}, which rnn-export did not write and will not remove: "
-            "move that away, or choose another folder"
+            f"{path} holds a bundle and also {', '.join(others)}, which rnn-export did not write and will not remove "
+            "(its manifest has another hash for it, or none): move that away, or choose another folder"
         )
 
 
-def _listed(path: Path) -> set[str] | None:
-    """The files that a bundle in `path` says it has, whatever version wrote it; None where there is no bundle."""
+def _is_own(file: Path, known: Mapping[str, str]) -> bool:
+    """Whether a file is the one that the manifest lists: a planted manifest can list the names of others."""
+    if file.name == MANIFEST:
+        return True
+    if file.name not in known or file.is_symlink() or not file.is_file():
+        return False
+    try:
+        with file.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest() == known[file.name]
+    except OSError:
+        return False
+
+
+def _listed(path: Path) -> dict[str, str] | None:
+    """The files of a bundle in `path` and the hashes that it says they have; None where there is no bundle."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         is_bundle = isinstance(manifest["format_version"], int) and isinstance(manifest["signature"], dict)
-        return {MANIFEST, *map(str, manifest["files"])} if is_bundle else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()} if is_bundle else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 @contextmanager
 def unsealed(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to `path` when the block ends well, removed when it does not.
+    """A temporary folder beside `path`, which takes its place when the block ends well, else is removed.
 
-    A bundle that was at `path` before stays untouched until the new one takes its place.
+    A bundle that was at `path` before stays untouched until the new one takes its place, in one step.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made or written, or something has come to `path` meanwhile.
     """
-    path = path.resolve()  # of a link, what it points to is replaced
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".partial", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}. Choose another folder") from None
-    try:
+    with _replace.staged(path, lambda: check_target(path, overwrite=overwrite)) as folder:
         yield folder
-        os.chmod(folder, 0o777 & ~_umask())  # mkdtemp gives it to its owner alone
-        check_target(path, overwrite=overwrite)  # something may have come there meanwhile
-        _take_place(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take_place(folder: Path, path: Path) -> None:
-    """Rename `folder` to `path`, of which what was there before is removed."""
-    if not path.exists():
-        os.replace(folder, path)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".old", dir=path.parent))
-    os.replace(path, old)
-    try:
-        os.replace(folder, path)
-    except BaseException:
-        os.replace(old, path)
-        raise
-    shutil.rmtree(old)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def seal(

@@ -203,6 +203,9 @@ def _gather(
 
 
 def _array(spec: TensorSpec, value: object, problems: list[str]) -> NDArray[Any] | None:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):  # NumPy would take what lies behind the mask
+        problems.append(f"{spec.name!r} is a masked array, some of whose values are none: fill it, as by .filled(0)")
+        return None
     try:
         return np.asarray(value, order="C")
     except Exception as error:  # whatever the object's own __array__ raises

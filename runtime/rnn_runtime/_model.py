@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ._report import Report, Row
 
 
+_TRIES = 20  # to read a bundle that is replaced again and again
+
+
 def load(
     path: str | Path,
     device: str = "cpu",
@@ -71,27 +74,11 @@ def load(
     if where.is_dir():
         if states is not None:
             raise InputError(f"{where} is a bundle, which tells its own states: leave `states` out")
-        bundle = Bundle.open(where)
-        file = bundle.find(ONNX)
+        bundle, session, size = _whole(where, target, threads, spin)
     else:
-        bundle, file = None, where
-        if not file.is_file():
-            raise BundleError(f"there is no {file}; expected a bundle folder or an .onnx file: check the path")
-    folder = where if bundle is not None else where.parent
-    with hold(file) as held:
-        data = bundle.read_held(ONNX, held) if bundle is not None else held.read()
-        external = _external.check(data, folder)
-        if bundle is not None:
-            for name in external:
-                bundle.verify(name)  # refuses a file that the manifest does not list
-        size = len(data) + sum((folder / name).stat().st_size for name in external)
-        source = held.source(data, external)
-        del data  # where its name will do
-        try:
-            session = _session.create(source, target, threads, folder, size, spin=spin)
-        finally:
-            if isinstance(source, str):
-                held.require_unchanged()  # which also explains a file that ONNX Runtime found damaged
+        if not where.is_file():
+            raise BundleError(f"there is no {where}; expected a bundle folder or an .onnx file: check the path")
+        bundle, (session, size) = None, _made(None, where, target, threads, spin)
     signature = bundle.signature if bundle is not None else _session.signature(session, states)
     _session.agree(session, signature)
     left, options = _options.read(signature, constants, context, nan)
@@ -105,6 +92,45 @@ def load(
     return Model(
         left, str(target), where, session, bundle, target, options, made, _feeds.Forms(left), _steps=steps, _gate=gate
     )
+
+
+def _whole(where: Path, target: Device, threads: int | None, spin: bool) -> tuple[Bundle, Any, int]:
+    """A bundle's session. One that an export replaces while its files are read is read again."""
+    for left in reversed(range(_TRIES)):
+        bundle = Bundle.open(where)
+        try:
+            made = _made(bundle, bundle.find(ONNX), target, threads, spin)
+        except BundleError:
+            if left and bundle.replaced():
+                continue
+            raise
+        return bundle, *made
+    raise AssertionError("unreachable")
+
+
+def _made(bundle: Bundle | None, file: Path, target: Device, threads: int | None, spin: bool) -> tuple[Any, int]:
+    """The session of a file that was checked, and the bytes that it has with its weights."""
+    folder = bundle.path if bundle is not None else file.parent
+    with hold(file) as held:
+        data = bundle.read_held(ONNX, held) if bundle is not None else held.read()
+        external = _external.check(data, folder)
+        if bundle is not None:
+            for name in external:
+                bundle.verify(name)  # refuses a file that the manifest does not list
+        try:
+            size = len(data) + sum((folder / name).stat().st_size for name in external)
+        except OSError as error:
+            raise BundleError(f"{folder} changed while it was loaded ({error.strerror}): load it again") from None
+        source = held.source(data, external)
+        del data  # where its name will do
+        try:
+            session = _session.create(source, target, threads, folder, size, spin=spin)
+        finally:
+            if isinstance(source, str):
+                held.require_unchanged()  # which also explains a file that ONNX Runtime found damaged
+    if bundle is not None and external and bundle.replaced():  # ONNX Runtime has read weights by their name
+        raise BundleError(f"{folder} was replaced while it was loaded: load it again")
+    return session, size
 
 
 def _failed(error: Exception) -> Error:

@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
 from . import _fork, _guards
+from ._care import Bell, Care
 from ._errors import Error, InputError, PoolFull, QueueFull, StreamClosed
 from ._independent import mixes_rows
 from ._metrics import PoolMetrics, Recorder
+from ._replies import Outcome, Promise, Reply, Task, Waiter, answer
 from ._result import Result
 from ._rows import Arrays, Piece, Rows
 from ._schedule import Chunk, Queue, Schedule
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from ._model import Model
 
 Inputs = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
-Answer = tuple[Chunk, Result | None, Error | None]
 
 _LATE = 0.25e-3  # seconds that a sleeping thread wakes up late: it is woken that much earlier
 _ZEROS: Arrays = {}  # stands for a state of zeros, which needs no arrays
@@ -52,6 +53,9 @@ class StreamPool:
     in a future's `result()`, or else in a thread of the pool's own.
 
     Use it as a context manager, or call `close`: the thread lives until then.
+
+    An exception that comes from outside, as Ctrl-C, leaves a pool that works. Where it comes while states are stored
+    or the queue changes, the pool is closed instead and says so to everyone: a state is never stored in part unnoticed.
 
     Args:
         model: one whose inputs, outputs and states all have a batch axis.
@@ -102,14 +106,22 @@ class StreamPool:
         self._recorder = Recorder()
         self._free = list(range(capacity))[::-1]
         self._streams: dict[Queue, PoolStream] = {}
-        self._closed = False
-        self._busy = False  # a batch runs, in the pool's thread or in one that waits for its result
+        self._batch: list[Chunk] = []  # what runs, in the pool's thread or in one that waits for its result
+        self._leader = 0  # that thread
+        self._owed: dict[Chunk, None] = {}  # chunks taken, and not answered
+        self._answers: dict[Chunk, Outcome] = {}  # what is to be given to whom
         self._made = _fork.generation
         self._lock = threading.Lock()  # guards all of the above, and the states
-        self._bell = _Bell()
+        self._bell = Bell()
+        self._care = Care(self._bell)
         self._worker = threading.Thread(target=self._work, name="rnn_runtime.StreamPool", daemon=True)
-        self._worker.start()
-        atexit.register(self.close)  # a thread inside ONNX Runtime must not outlive it
+        try:
+            self._worker.start()
+            atexit.register(self.close)  # a thread inside ONNX Runtime must not outlive it
+        except BaseException:
+            self._care.closed = True
+            self._bell.ring()
+            raise
 
     def open(
         self,
@@ -130,21 +142,27 @@ class StreamPool:
         """
         self._require_process()
         start = None if state is None else self._rows.checked(state)
-        with self._lock:
-            self._require_open()
-            if not self._free:
-                raise PoolFull(
-                    f"{self.capacity} streams are open, the pool's capacity: close one, or make the pool larger"
-                )
-            slot, now = self._free.pop(), time.monotonic()
-            self._rows.set_state(slot, start)
-            stream = PoolStream(self, Queue(slot), on_idle, now)
-            self._streams[stream._queue] = stream
-            self._schedule.streams += 1
-            if self._idle_timeout is not None:
-                self._idle_check = min(self._idle_check, now + self._idle_timeout)
-                self._bell.ring()
-        return stream
+        stream = None
+        try:
+            with self._lock, self._care:
+                self._require_open()
+                if not self._free:
+                    raise PoolFull(
+                        f"{self.capacity} streams are open, the pool's capacity: close one, or make the pool larger"
+                    )
+                slot, now = self._free.pop(), time.monotonic()
+                self._rows.set_state(slot, start)
+                stream = PoolStream(self, Queue(slot), on_idle, now)
+                self._streams[stream._queue] = stream
+                self._schedule.streams += 1
+                if self._idle_timeout is not None:
+                    self._idle_check = min(self._idle_check, now + self._idle_timeout)
+                    self._bell.ring()
+            return stream
+        except BaseException:
+            if stream is not None:  # nobody has it, so nobody would close it
+                stream.close()
+            raise
 
     def metrics(self) -> PoolMetrics:
         """What the pool has done: counts, and percentiles over the last 4096 chunks and batches."""
@@ -160,11 +178,12 @@ class StreamPool:
         """
         if self._made != _fork.generation:  # a fork has neither the thread nor the locks
             return
-        with self._lock:
-            self._closed = True
-            dropped = [item for queue in list(self._streams) for item in self._end(queue, "its pool was closed")]
+        with self._lock, self._care:
+            self._care.closed = True
+            for queue in [] if self._care.broken else list(self._streams):
+                self._end(queue, "its pool was closed")
             self._bell.ring()
-        _answer(dropped)
+        self._flush()
         atexit.unregister(self.close)
         if threading.current_thread() is not self._worker:
             self._worker.join()
@@ -178,15 +197,10 @@ class StreamPool:
         self.close()
 
     def __repr__(self) -> str:
-        return f"StreamPool({len(self._streams)} of {self.capacity} streams{', closed' if self._closed else ''})"
+        return f"StreamPool({len(self._streams)} of {self.capacity} streams{', closed' if self._care.closed else ''})"
 
     def _submit(
-        self,
-        stream: PoolStream,
-        inputs: object,
-        reply: Waiter | Promise | asyncio.Future[Result],
-        timeout: float | None,
-        lead: bool = False,
+        self, stream: PoolStream, inputs: object, reply: Reply, timeout: float | None, lead: bool = False
     ) -> Chunk:
         """Check a chunk and line it up, or have it wait for a place where `timeout` is not 0.
 
@@ -196,44 +210,57 @@ class StreamPool:
             self._require_process()
         arrays, key, steps = self._rows.read(inputs)
         queue, now = stream._queue, time.monotonic()
-        with self._lock:
-            if queue.slot is None:
-                raise StreamClosed(stream._ended)
-            chunk = Chunk(queue, arrays, key, steps, now, reply)
-            if not self._schedule.add(chunk):
-                if timeout == 0:
-                    queue.start = chunk.start
-                    raise self._full(queue)
-                chunk.place = Future()
-                self._schedule.add_later(chunk)
-            stream._last = now
-            batch = []
-            if self._schedule.pressing:
-                batch = self._begin(now) if lead else []
-                if not batch:
-                    self._bell.ring()
-        if batch:
-            self._run(batch, now)
-        return chunk
+        try:
+            with self._lock, self._care:
+                if queue.slot is None:
+                    raise StreamClosed(stream._ended)
+                self._require_open()
+                chunk = Chunk(queue, arrays, key, steps, now, reply)
+                self._owed[chunk] = None
+                if not self._schedule.add(chunk):
+                    if timeout == 0:
+                        queue.start = chunk.start
+                        del self._owed[chunk]
+                        raise self._full(queue)
+                    chunk.place = Future()
+                    self._schedule.add_later(chunk)
+                stream._last = now
+                batch = []
+                if self._schedule.pressing:
+                    batch = self._begin(now) if lead else []
+                    if not batch:
+                        self._bell.ring()
+            if batch:
+                self._run(batch, now)
+            return chunk
+        except BaseException as error:
+            self._recover(error)
+            raise
 
     def _lead(self) -> None:
         """Run a batch that is due, if nobody does: a thread that would wait for it saves a switch of threads."""
-        with self._lock:
-            now = time.monotonic()
-            batch = self._begin(now)
-        if batch:
-            self._run(batch, now)
+        try:
+            with self._lock, self._care:
+                now = time.monotonic()
+                batch = self._begin(now)
+            if batch:
+                self._run(batch, now)
+        except BaseException as error:
+            self._recover(error)
+            raise
 
     def _give_up(self, chunk: Chunk) -> None:
         """The time to wait for a place is over: raises QueueFull, unless there is one by now."""
-        with self._lock:
-            if self._schedule.give_up(chunk):
-                raise self._full(chunk.owner)
+        if self._take_back(chunk):
+            raise self._full(chunk.owner)
 
-    def _take_back(self, chunk: Chunk) -> None:
-        """Nobody waits any more for a chunk that may have no place yet."""
-        with self._lock:
-            self._schedule.give_up(chunk)
+    def _take_back(self, chunk: Chunk) -> bool:
+        """Nobody waits any more for a chunk that may have no place yet: whether it had none."""
+        with self._lock, self._care:
+            had_none = self._schedule.give_up(chunk)
+            if had_none:
+                self._owed.pop(chunk, None)
+        return had_none
 
     def _full(self, queue: Queue) -> QueueFull:
         self._recorder.rejected += 1
@@ -244,66 +271,112 @@ class StreamPool:
 
     def _work(self) -> None:
         """The pool's thread: run what is due, end who is idle, sleep until there is something to do."""
-        while True:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:  # nobody would run what comes
+            self._recover(error)
             with self._lock:
-                if self._closed:
-                    return
-                now = time.monotonic()
-                idle = self._end_idle(now)
-                batch = self._begin(now)
-                sleep = self._sleep(now)
-            for stream in idle:
-                stream._tell_idle()
-            if batch:
-                self._run(batch, now)
-            elif not idle:
-                self._bell.wait(sleep)
+                self._care.breaks(error)
+            logging.getLogger("rnn_runtime").exception("the thread of a StreamPool failed, and the pool is closed")
+        finally:
+            self._sweep()
+
+    def _turn(self) -> bool:
+        with self._lock, self._care:
+            if self._care.closed:
+                return False
+            now = time.monotonic()
+            idle = self._end_idle(now)
+            batch = self._begin(now)
+            sleep = self._sleep(now)
+        if self._answers:
+            self._flush()  # what was left by who was interrupted
+        for stream in idle:
+            stream._tell_idle()
+        if batch:
+            self._run(batch, now)
+        elif not idle:
+            self._bell.wait(sleep)
+        return True
 
     def _begin(self, now: float) -> list[Chunk]:
         """The batch to run now, if there is one and none runs: whoever gets it has to `_run` it.
 
         Puts the states in place that were set before these chunks, and leaves out those whose push was cancelled.
         """
-        while not (self._busy or self._closed) and (batch := self._schedule.take(now)):
+        while not (self._batch or self._care.closed) and (batch := self._schedule.take(now)):
             for chunk in batch:
                 if chunk.start is not None:
                     assert chunk.owner.slot is not None  # it is in the line
                     self._rows.set_state(chunk.owner.slot, chunk.start or None)
-            live = [chunk for chunk in batch if _awaited(chunk.reply)]
+            live = [chunk for chunk in batch if chunk.reply.awaited()]
             if len(live) < len(batch):
                 kept = set(live)
-                self._schedule.finished([chunk for chunk in batch if chunk not in kept])
+                gone = [chunk for chunk in batch if chunk not in kept]
+                self._schedule.finished(gone)
+                for chunk in gone:
+                    self._owed.pop(chunk, None)
             if live:
-                self._busy = True
+                self._leader, self._batch = threading.get_ident(), live
                 return live
         return []
 
     def _run(self, batch: list[Chunk], started: float) -> None:
-        done: list[Answer] = []
-        interrupt: BaseException | None = None
+        done: dict[Chunk, Outcome] = {}
         try:
             pieces = self._rows.run(batch)
             for piece in pieces:
                 results = [None] * len(piece.chunks) if piece.error else self._rows.results(piece)
-                done += [(chunk, result, piece.error) for chunk, result in zip(piece.chunks, results, strict=True)]
-        except BaseException as error:  # no memory for the results, say, or Ctrl-C: everyone is told
-            interrupt = None if isinstance(error, Exception) else error
-            pieces = [Piece(batch, [], Error(f"the batch failed ({error!r}): the state is as it was"))]
-            done = [(chunk, None, pieces[0].error) for chunk in batch]
-        with self._lock:
+                for chunk, result in zip(piece.chunks, results, strict=True):
+                    done[chunk] = (result, piece.error)
+        except Exception as error:  # no memory for the results, say: everyone is told
+            pieces = [Piece(batch, [], _failed(error))]
+            done = dict.fromkeys(batch, (None, pieces[0].error))
+        with self._lock, self._care:
             for piece in pieces:
                 if piece.error is None:
                     self._rows.store(piece)
-                else:
-                    self._recorder.errors += len(piece.chunks)
-            self._schedule.finished(batch)
-            self._recorder.batch([started - chunk.arrived for chunk in batch], time.monotonic() - started)
-            self._busy = False
-            if self._schedule.oldest() is not None or self._idle_timeout is not None:
-                self._bell.ring()
-        _answer(done)
-        if interrupt is not None:
-            raise interrupt
+            self._finish(batch, done, started)
+        self._flush()
+
+    def _finish(self, batch: list[Chunk], done: dict[Chunk, Outcome], started: float) -> None:
+        now = time.monotonic()
+        self._recorder.errors += sum(error is not None for _, error in done.values())
+        self._recorder.batch([started - chunk.arrived for chunk in batch], now - started)
+        self._schedule.finished(batch)
+        self._answers.update(done)
+        self._leader, self._batch = 0, []
+        if self._schedule.oldest() is not None or self._idle_timeout is not None:
+            self._bell.ring()
+
+    def _recover(self, error: BaseException) -> None:
+        """This thread was interrupted: what it had begun is ended, as if the batch had failed, and answered."""
+        if isinstance(error, Error):
+            return
+        with self._lock, self._care:
+            if self._leader == threading.get_ident():
+                batch = self._batch
+                why = StreamClosed(f"the stream has ended: {self._care.broken}") if self._care.broken else None
+                self._finish(batch, {chunk: (None, why or _failed(error)) for chunk in batch}, time.monotonic())
+            self._bell.ring()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Give everyone what is theirs; what is given twice counts once."""
+        answers = self._answers.copy().items()  # in one step, as others answer too
+        answer(answers)
+        for chunk, _ in answers:
+            self._answers.pop(chunk, None)
+            self._owed.pop(chunk, None)
+
+    def _sweep(self) -> None:
+        """The pool is closed: answer all but those whose batch runs, which has a thread that answers them."""
+        with self._lock:
+            ended = StreamClosed(f"the stream has ended: {self._care.broken or 'its pool was closed'}")
+            for chunk in self._owed.keys() - set(self._batch):
+                self._answers.setdefault(chunk, (None, ended))
+        self._flush()
 
     def _end_idle(self, now: float) -> list[PoolStream]:
         if self._idle_timeout is None or now < self._idle_check:
@@ -319,12 +392,12 @@ class StreamPool:
 
     def _sleep(self, now: float) -> float:
         """Seconds until something is due by itself; -1 where nothing is."""
-        oldest = None if self._busy else self._schedule.oldest()  # who is busy rings when done
+        oldest = None if self._batch else self._schedule.oldest()  # who is busy rings when done
         due = min(self._idle_check, math.inf if oldest is None else oldest + self._schedule.max_wait)
         return -1 if due == math.inf else max(0.0, due - now)
 
-    def _end(self, queue: Queue, why: str) -> list[Answer]:
-        """End a stream, keep its last state for its owner, and free its slot; what of it waits gets the answers."""
+    def _end(self, queue: Queue, why: str) -> None:
+        """End a stream, keep its last state for its owner, and free its slot; `_flush` tells what of it waits."""
         stream = self._streams.pop(queue)
         stream._kept = stream._state()
         stream._ended = f"the stream has ended: {why}"
@@ -335,10 +408,14 @@ class StreamPool:
         self._schedule.streams -= 1
         if self._schedule.pressing:
             self._bell.ring()  # it may have been the one that all others waited for
-        return [(chunk, None, StreamClosed(stream._ended)) for chunk in dropped]
+        for chunk in dropped:
+            self._answers[chunk] = (None, StreamClosed(stream._ended))
+        if dropped:
+            self._bell.ring()  # the pool's thread answers them, should this one be interrupted
 
     def _require_open(self) -> None:
-        if self._closed:
+        self._care.require()
+        if self._care.closed:
             raise StreamClosed("the pool is closed: make another")
 
     def _require_process(self) -> None:
@@ -376,8 +453,10 @@ class PoolStream:
             QueueFull: there was no place in the queue in time; nothing was queued.
             StreamClosed: the stream or its pool has ended, before or while the chunk waited.
             Error: ONNX Runtime fails; the state stays as it was.
+
+        Interrupted by Ctrl-C, a chunk that has been queued may run all the same; then only its result is lost.
         """
-        if threading.get_ident() == self._pool._worker.ident:
+        if threading.get_ident() == self._pool._worker.ident and threading.current_thread() is self._pool._worker:
             raise Error(
                 "the pool's own thread cannot wait for itself: use submit in on_idle and in a future's callback"
             )
@@ -403,7 +482,7 @@ class PoolStream:
         """
         if timeout != 0:
             _require_timeout(timeout)
-        reply: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        reply = Task()
         queued = self._pool._submit(self, chunk, reply, timeout)
         if queued.place is not None:
             try:
@@ -414,7 +493,7 @@ class PoolStream:
                 self._pool._take_back(queued)
                 reply.cancel()  # it may have got a place meanwhile
                 raise
-        return await reply
+        return await reply.wait()
 
     def submit(self, chunk: Inputs) -> Future[Result]:
         """`push` without waiting: a future that has the result, or the error, when the chunk has run.
@@ -437,7 +516,7 @@ class PoolStream:
         run from the old state, chunks after from the new one.
         """
         self._pool._require_process()
-        with self._pool._lock:
+        with self._pool._lock, self._pool._care:
             return self._state()
 
     @state.setter
@@ -452,9 +531,12 @@ class PoolStream:
         """End the stream and free its slot at once. Chunks of it that wait are not run: pushes get StreamClosed."""
         if self._pool._made != _fork.generation:
             return
-        with self._pool._lock:
-            dropped = [] if self._queue.slot is None else self._pool._end(self._queue, "it was closed")
-        _answer(dropped)
+        try:
+            with self._pool._lock, self._pool._care:
+                if self._queue.slot is not None and not self._pool._care.broken:
+                    self._pool._end(self._queue, "it was closed")
+        finally:
+            self._pool._flush()
 
     def __enter__(self) -> Self:
         return self
@@ -467,6 +549,7 @@ class PoolStream:
     def _state(self) -> Arrays:
         if self._queue.slot is None:
             return {name: array.copy() for name, array in self._kept.items()}
+        self._pool._care.require()
         if self._queue.start is not None and not self._queue.busy:  # set while the last chunk ran
             self._pool._rows.set_state(self._queue.slot, self._queue.start or None)
             self._queue.start = None
@@ -474,9 +557,10 @@ class PoolStream:
 
     def _put(self, state: Arrays) -> None:
         self._pool._require_process()
-        with self._pool._lock:
+        with self._pool._lock, self._pool._care:
             if self._queue.slot is None:
                 raise StreamClosed(self._ended)
+            self._pool._care.require()
             self._queue.start = state
             self._state()  # in place at once where nothing is under way
 
@@ -485,111 +569,12 @@ class PoolStream:
             return
         try:
             self._on_idle(self)
-        except Exception:  # the pool's thread serves everyone else, and goes on
+        except BaseException:  # SystemExit too: the pool's thread serves everyone else, and goes on
             logging.getLogger("rnn_runtime").exception("on_idle of a stream failed")
 
 
-class _Bell:
-    """Wakes the pool's thread."""
-
-    # A condition would come back with the pool's lock but without the GIL yet, and who pushes then would wait for both.
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self._rung = False
-
-    def ring(self) -> None:
-        """End the next `wait`, or the one under way. The caller holds the pool's lock."""
-        if not self._rung:
-            self._rung = True
-            self._lock.release()
-
-    def wait(self, seconds: float) -> None:
-        """Sleep until it rings, or for so many seconds; -1 has no end."""
-        if self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
-            self._rung = False
-
-
-class Waiter:
-    """A thread that waits for its chunk: a bare lock costs a fifth of a future."""
-
-    __slots__ = ("_lock", "error", "result")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self.result: Result | None = None
-        self.error: Error | None = None
-
-    def give(self, result: Result | None, error: Error | None) -> None:
-        """Hand over one of the two, once."""
-        self.result, self.error = result, error
-        self._lock.release()
-
-    def wait(self) -> Result:
-        """The result, when it is there. Raises the error."""
-        self._lock.acquire()
-        if self.result is None:
-            assert self.error is not None
-            raise self.error
-        return self.result
-
-
-class Promise(Future[Result]):
-    """What `PoolStream.submit` gives: `result()` without a timeout runs a batch that is due in the caller's thread."""
-
-    def __init__(self, lead: Callable[[], None]) -> None:
-        super().__init__()
-        self._lead = lead
-
-    def result(self, timeout: float | None = None) -> Result:
-        """As `concurrent.futures.Future.result`."""
-        if timeout is None and not self.done():
-            self._lead()
-        return super().result(timeout)
-
-
-def _awaited(reply: Any) -> bool:
-    """A chunk is about to run: whether anybody waits for it still. A promise cannot be cancelled from here on."""
-    kind = type(reply)
-    if kind is Waiter:
-        return True
-    return reply.set_running_or_notify_cancel() if kind is Promise else not reply.cancelled()
-
-
-def _answer(done: list[Answer]) -> None:
-    """Give everyone what is theirs; an event loop is woken once for all of its tasks."""
-    loops: dict[asyncio.AbstractEventLoop, list[Answer]] = {}
-    for item in done:
-        chunk, result, error = item
-        if chunk.place is not None and not chunk.place.done():  # it ends without having had a place
-            chunk.place.set_result(None)
-        reply = chunk.reply
-        kind = type(reply)
-        if kind is Waiter:
-            reply.give(result, error)
-        elif kind is not Promise:
-            loops.setdefault(reply.get_loop(), []).append(item)
-        elif result is not None:
-            reply.set_result(result)
-        elif reply.running() or reply.set_running_or_notify_cancel():
-            reply.set_exception(error)
-    for loop, items in loops.items():
-        try:
-            loop.call_soon_threadsafe(_settle, items)
-        except RuntimeError:  # the loop is closed, and its tasks with it
-            continue
-
-
-def _settle(items: list[Answer]) -> None:
-    """In the thread of the event loop: give its tasks what is theirs."""
-    for chunk, result, error in items:
-        if chunk.reply.done():  # cancelled meanwhile
-            continue
-        if error is None:
-            chunk.reply.set_result(result)
-        else:
-            chunk.reply.set_exception(error)
+def _failed(error: BaseException) -> Error:
+    return Error(f"the batch failed ({error!r}): the state is as it was")
 
 
 def _require_count(name: str, value: object) -> None:

@@ -173,6 +173,9 @@ class Rows:
             if name not in state:
                 problems.append(f"the state {name!r} is missing: give all that `state` gave")
                 continue
+            if np.ma.is_masked(state[name]):
+                problems.append(f"the state {name!r} is a masked array: fill it, as by .filled(0)")
+                continue
             arrays[name] = np.array(state[name])
             problems += _guards.tensor(spec, arrays[name])
         if problems:

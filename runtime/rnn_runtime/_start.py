@@ -75,6 +75,8 @@ def _given(specs: Mapping[str, TensorSpec], initial: Mapping[str, ArrayLike]) ->
     if unknown := [name for name in initial if name not in specs]:
         known = ", ".join(specs) or "none"
         raise InputError(f"there is no state {unknown[0]!r} to start from: the states are {known}")
+    if masked := [name for name, value in initial.items() if np.ma.is_masked(value)]:
+        raise InputError(f"the state {masked[0]!r} is a masked array: fill it, as by .filled(0)")
     arrays = {name: np.array(value, order="C") for name, value in initial.items()}
     if problems := [problem for name, array in arrays.items() for problem in _guards.tensor(specs[name], array)]:
         raise InputError("; ".join(problems))

@@ -895,6 +895,17 @@ def test_a_bundle_with_other_files_in_it_is_not_replaced(tmp_path):
     assert (bundle.path / "notes.md").read_text() == "mine"
 
 
+def test_what_a_planted_manifest_lists_is_not_removed(tmp_path):
+    bundle = export(nn.GRU(5, 4), X, tmp_path / "bundle", formats=["onnx"])
+    (bundle.path / "thesis.txt").write_text("years of work")
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    manifest["files"]["thesis.txt"] = {"sha256": "0" * 64, "size": 13}
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"also thesis\.txt, which rnn-export did not write"):
+        export(nn.GRU(5, 7), X, tmp_path / "bundle", formats=["onnx"], overwrite=True)
+    assert (bundle.path / "thesis.txt").read_text() == "years of work"
+
+
 def test_what_comes_to_the_folder_meanwhile_is_not_replaced(tmp_path, monkeypatch):
     seal = _export.seal
 

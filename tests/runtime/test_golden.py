@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_runtime import BundleError
+from rnn_runtime import BundleError, _golden
 from rnn_runtime._golden import Case, pack, unpack
 
 CASES = [Case({"x": np.arange(6.0).reshape(2, 3)}, {"a/b": np.array(True)}), Case({}, {"y": np.zeros((0, 2), np.int8)})]
@@ -78,3 +78,21 @@ def test_a_cut_or_spoilt_file_gives_cases_or_a_bundle_error(at: int, spoilt: byt
     for data in (DATA[:at], DATA[:at] + spoilt + DATA[at + len(spoilt) :]):
         with contextlib.suppress(BundleError):
             unpack(data)
+
+
+def test_a_recording_that_would_unpack_to_more_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _golden.pack([_golden.Case({"x": np.zeros(1000)}, {"y": np.zeros(1000)})])
+    assert len(data) < 2000
+    monkeypatch.setattr(_golden, "LIMIT", 10_000)
+    with pytest.raises(BundleError, match="it would unpack to 16256 bytes, of 10000 at most"):
+        _golden.unpack(data)
+    monkeypatch.setattr(_golden, "LIMIT", 16_256)
+    assert _golden.unpack(data)
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "0000000000"])
+def test_a_case_with_a_number_of_many_digits_is_refused(number: str) -> None:
+    file = io.BytesIO()
+    np.savez(file, **{f"{number}/in/x": np.zeros(1)})
+    with pytest.raises(BundleError, match=r"golden\.npz is damaged"):
+        _golden.unpack(file.getvalue())

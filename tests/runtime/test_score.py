@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -312,6 +313,93 @@ def test_a_run_that_is_killed_is_gone_on_with(
     assert len(list(target.glob(".part-*"))) == 1 and not (target / "_SUCCESS").exists()
     assert rnn_runtime.score(*arguments, part_rows=80).kept == 1
     assert not list(target.glob(".part-*")) and (target / "_SUCCESS").exists()
+    check(files, target, xs)
+
+
+def test_a_part_that_is_not_what_was_written_is_made_again(
+    source: tuple[Path, list[np.ndarray]], files: Path, tmp_path: Path
+) -> None:
+    folder, xs = source
+    arguments = (files / "packed.onnx", folder, tmp_path / "out")
+    parts = rnn_runtime.score(*arguments, part_rows=80).parts
+    assert parts > 2
+    whole = [(tmp_path / "out" / f"part-{k:05}.parquet").read_bytes() for k in range(3)]
+    for k, data in enumerate((whole[0][:-1], whole[1][:40] + bytes([whole[1][40] ^ 1]) + whole[1][41:], b"")):
+        (tmp_path / "out" / f"part-{k:05}.parquet").write_bytes(data)
+    assert rnn_runtime.score(*arguments, part_rows=80).kept == parts - 3
+    check(files, tmp_path / "out", xs)
+    lines = (tmp_path / "out" / "_SUCCESS").read_text().splitlines()
+    assert len(lines) == parts
+    for line in lines:
+        digest, name = line.split("  ")
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
+
+
+def test_an_input_that_changed_at_the_same_size_is_found(files: Path, tmp_path: Path) -> None:
+    def write(value: float) -> None:
+        pq.write_table(table([np.full((2, 4), value, np.float32)]), tmp_path / "in.parquet", write_statistics=False)
+
+    write(0.25)
+    before = (tmp_path / "in.parquet").read_bytes()
+    rnn_runtime.score(files / "packed.onnx", tmp_path / "in.parquet", tmp_path / "out")
+    write(0.5)
+    after = (tmp_path / "in.parquet").read_bytes()
+    assert len(before) == len(after) and before[-64:] == after[-64:] and before != after
+    with pytest.raises(InputError, match="has results of another model, other inputs or other options"):
+        rnn_runtime.score(files / "packed.onnx", tmp_path / "in.parquet", tmp_path / "out")
+
+
+EACH = """
+import os, sys
+import numpy, onnxruntime, pyarrow.parquet, rnn_runtime, rnn_runtime._score.files
+from rnn_runtime import _replace
+target, left, fsync = sys.argv[3], [0], os.fsync
+def count():
+    if left[0]:
+        left[0] -= 1
+        if not left[0]:
+            os._exit(9)
+def hook(event, arguments):
+    if left[0] and event in ("open", "os.rename", "os.remove", "os.mkdir") and target in map(str, arguments[:2]) or (
+        left[0] and event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(target)
+    ):
+        count()
+def synced(number):
+    count()
+    fsync(number)
+    count()
+os.fsync = synced
+sys.addaudithook(hook)
+for k in range(1, 500, int(sys.argv[4])):
+    if os.fork() == 0:
+        left[0] = k
+        rnn_runtime.score(*sys.argv[1:4], part_rows=120, threads=1)
+        left[0] = 0
+        os._exit(0)
+    if os.WEXITSTATUS(os.wait()[1]) == 0:
+        print(k)
+        break
+    if os.path.exists(os.path.join(target, "_SUCCESS")):  # then all of them are there, and whole
+        left[0] = 0
+        lines = open(os.path.join(target, "_SUCCESS")).read().split()
+        import hashlib
+        for digest, name in zip(lines[::2], lines[1::2], strict=True):
+            assert hashlib.sha256(open(os.path.join(target, name), "rb").read()).hexdigest() == digest, name
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_run_killed_at_any_write_is_gone_on_with(
+    source: tuple[Path, list[np.ndarray]], files: Path, tmp_path: Path
+) -> None:
+    folder, xs = source
+    target = tmp_path / "out"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", EACH, str(files / "packed.onnx"), str(folder), str(target), "2"]
+    done = subprocess.run(command, env=environment, timeout=240, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 15
+    assert not list(target.glob("*.partial")) and not list(target.glob(".part-*"))
     check(files, target, xs)
 
 

@@ -159,6 +159,7 @@ def bench(
     """
     sealed = Bundle.open(Path(bundle))
     sealed.verify_files()
+    sealed.verify_files()
     example = _golden.unpack(sealed.read(GOLDEN))[0].inputs
     grid = list(sizes_of(sealed, example, sizes or {}))
     check_numbers(threads, rounds, seconds)

@@ -7,6 +7,7 @@ after tracing: a node's operator and arguments change, and what shape its value 
 from __future__ import annotations
 
 import copy
+import io
 import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,9 +54,11 @@ def write(captured: Captured, path: Path) -> None:
             program = copy.deepcopy(captured.program)
             put_back(program)
             _require_sizes(program, list(checks(captured.signature)))
-            torch.export.save(program, path, extra_files={METADATA_KEY: captured.signature.to_json()})
+            buffer = io.BytesIO()  # PyTorch's own writer ends the process where the disk is full
+            torch.export.save(program, buffer, extra_files={METADATA_KEY: captured.signature.to_json()})
     except Exception as error:
         raise ExportError(f"the model cannot be written as .pt2: {type(error).__name__}: {error}") from error
+    path.write_bytes(buffer.getbuffer())
 
 
 def _require_sizes(program: ExportedProgram, sizes: Sequence[Check]) -> None:

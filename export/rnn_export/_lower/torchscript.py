@@ -6,6 +6,7 @@ A model is traced, unless it holds a loop: the captured program is then written 
 from __future__ import annotations
 
 import copy
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def write(captured: Captured, path: Path) -> None:
                 for part in module.modules():
                     for name in part._c._method_names():  # one for each call of the part
                         _follow_the_input(part._c._get_method(name).graph)
-            torch.jit.save(module, str(path), _extra_files={METADATA_KEY: captured.signature.to_json()})
+            buffer = io.BytesIO()  # PyTorch's own writer ends the process where the disk is full
+            torch.jit.save(module, buffer, _extra_files={METADATA_KEY: captured.signature.to_json()})
     except ExportError:
         raise
     except Exception as error:
@@ -60,6 +62,7 @@ def write(captured: Captured, path: Path) -> None:
             f"the model cannot be traced to TorchScript: {type(error).__name__}: {''.join(lines[:1])} Leave that "
             "format out, as in formats=['onnx']"
         ) from error
+    path.write_bytes(buffer.getbuffer())
 
 
 class _CheckedStates(TorchFunctionMode):

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 import rnn_runtime
-from rnn_runtime import DependencyError, InputError, MismatchError
+from rnn_runtime import DependencyError, InputError, MismatchError, _replace
 from rnn_runtime._independent import mixes_rows, rows_axis
 from rnn_runtime._report import compare
 
-from .._seal import _take_place, _umask
 from ._config import CONFIG, Options, agree, config, messages, read, text
 from ._plan import READY, START, Plan, plan
 
@@ -68,8 +67,8 @@ def write(bundle: str | Path, repository: str | Path, options: Options | None = 
         else:
             _onnxruntime(bundle, folder, made, model)
         for path in (folder, *folder.rglob("*")):
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
-        _take_place(folder, target)
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~_replace.umask())
+        _replace.replace(folder, target)
     finally:
         shutil.rmtree(parent, ignore_errors=True)
     return target

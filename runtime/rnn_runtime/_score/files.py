@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import _replace
 from .._bundle import MANIFEST
 from .._errors import BundleError, InputError
 from .columns import arrow
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     import pyarrow
 
 RECORD, DONE = "_score.json", "_SUCCESS"
-"""What a folder of results holds beside its parts: what they are made of, and a mark that all are there."""
+"""What a folder of results holds beside its parts: what they are made of, and a mark that all are there.
+
+The mark lists the parts and their SHA-256, as `sha256sum --check` reads it. Each part's stands in a file of its own
+too, written before the part has its name, so that a part that was cut short is told from a whole one.
+"""
 
 PART_ROWS = 65536
 WINDOW_ROWS, WINDOW_BYTES = 1024, 64 << 20
@@ -135,9 +140,9 @@ def plan(scorer: Scorer, bundle: str | Path, source: str | Path, part_rows: int 
             counts = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
         for groups, first, rows in _cut(counts, part_rows):
             parts.append(Part(f"part-{len(parts):05}.parquet", str(path.resolve()), groups, first, rows))
-        inputs.append({"name": path.name, "size": path.stat().st_size, "rows": sum(counts), "footer": _footer(path)})
+        inputs.append({"name": path.name, "size": path.stat().st_size, "rows": sum(counts), "sha256": _sha256(path)})
     record = {
-        "format_version": 1,
+        "format_version": 2,
         "model": _model_hash(Path(bundle)),
         "inputs": inputs,
         "columns": [str(field) for field in schema or ()],
@@ -157,7 +162,7 @@ def claimed(folder: Path, record: Any, overwrite: bool) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock, _locked(lock, folder):
-            others = [path.name for path in folder.iterdir() if path.name not in (".lock", _partial(file).name)]
+            others = [path.name for path in folder.iterdir() if path.name != ".lock" and not _is_partial(path)]
             if others and not file.exists():
                 raise InputError(f"{folder} has something else in it, {min(others)!r}: choose a new folder")
             if others and file.read_text(encoding="utf-8") != text:
@@ -166,21 +171,38 @@ def claimed(folder: Path, record: Any, overwrite: bool) -> Iterator[None]:
                         f"{folder} has results of another model, other inputs or other options: choose a new folder, "
                         "or overwrite it (--overwrite)"
                     )
-                for path in folder.glob("part-*.parquet"):
+                for path in (*folder.glob("part-*.parquet"), *folder.glob(".sha256-part-*.parquet")):
                     path.unlink()
             (folder / DONE).unlink(missing_ok=True)
-            _write_text(file, text)
+            _replace.write(file, text.encode())
             yield
-            for path in folder.glob(".part-*"):  # of workers that were killed
+            for path in (*folder.glob(".part-*"), *folder.glob(".*.partial")):  # of runs that were killed
                 path.unlink(missing_ok=True)
-            (folder / DONE).touch()
+            names = [part["name"] for part in record["parts"]]
+            lines = [f"{_kept_hash(folder, name)}  {name}\n" for name in names]
+            _replace.write(folder / DONE, "".join(lines).encode())
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror or error}): check it") from None
 
 
 def unfinished(folder: Path, parts: Iterable[Part]) -> list[Part]:
-    """The parts that are not there yet."""
-    return [part for part in parts if not (folder / part.name).exists()]
+    """The parts that are not there yet, or are not what was written."""
+    return [part for part in parts if not _is_whole(folder, part.name)]
+
+
+def _is_whole(folder: Path, name: str) -> bool:
+    try:
+        return _kept_hash(folder, name) == _sha256(folder / name)
+    except FileNotFoundError:
+        return False
+
+
+def _hash_file(folder: Path, name: str) -> Path:
+    return folder / f".sha256-{name}"
+
+
+def _kept_hash(folder: Path, name: str) -> str:
+    return _hash_file(folder, name).read_text(encoding="utf-8", errors="replace").strip()
 
 
 def run_part(scorer: Scorer, part: Part, folder: Path) -> Iterator[int]:
@@ -191,12 +213,15 @@ def run_part(scorer: Scorer, part: Part, folder: Path) -> Iterator[int]:
     try:
         with _opened(Path(part.source)) as file:
             schema = scorer.schema(file.schema_arrow)
-            with pa.parquet.ParquetWriter(partial, schema, use_dictionary=_repeating(scorer, file)) as writer:
+            repeating = _repeating(scorer, file)
+            with partial.open("wb") as out, pa.parquet.ParquetWriter(out, schema, use_dictionary=repeating) as writer:
                 for table in _windows(file, range(*part.groups)):
                     writer.write_table(scorer(table, first))
                     first += table.num_rows
                     yield table.num_rows
+        _replace.write(_hash_file(folder, part.name), f"{_synced(partial)}\n".encode())
         partial.replace(folder / part.name)
+        _replace.sync_folder(folder)
     except InputError as error:
         raise type(error)(f"{name}: {error}") from None
     finally:
@@ -258,13 +283,16 @@ def _opened(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
         yield file
 
 
-def _footer(path: Path) -> str:
-    """The SHA-256 of a Parquet file's footer, which tells where each column lies, how long it is, and its extremes."""
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
-        size = int.from_bytes(file.read(4), "little") + 8
-        file.seek(-size, os.SEEK_END)
-        return hashlib.sha256(file.read()).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _synced(path: Path) -> str:
+    """The SHA-256 of a file that is on the disk by then."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _model_hash(path: Path) -> str:
@@ -275,14 +303,9 @@ def _model_hash(path: Path) -> str:
         raise BundleError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
 
 
-def _write_text(path: Path, text: str) -> None:
-    _partial(path).write_text(text, encoding="utf-8")
-    _partial(path).replace(path)
-
-
-def _partial(path: Path) -> Path:
-    """What a file is called while it is written."""
-    return path.with_name(f".{path.name}.partial")
+def _is_partial(path: Path) -> bool:
+    """Whether it is the record of a run that was killed while it wrote it."""
+    return path.name.startswith(f".{RECORD}.") and path.suffix == ".partial"
 
 
 @contextlib.contextmanager

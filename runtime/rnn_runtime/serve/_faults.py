@@ -23,15 +23,20 @@ GRPC = {
 """HTTP status -> the name of the gRPC code."""
 
 
+LONGEST = 600
+"""Characters of an error's text. A client's own words come back in it, and gRPC sends it as a header."""
+
+
 class Fault(Error):
-    """A request that gets an error for an answer.
+    """A request that gets an error for an answer; its text is cut, and can be sent as UTF-8.
 
     Attributes:
         status: the HTTP status; `GRPC` has the code for it.
     """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        text = message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}..."
+        super().__init__(text.encode("utf-8", "backslashreplace").decode())  # JSON can hold half a surrogate pair
         self.status = status
 
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from .. import __version__
 from .._errors import InputError
+from ._data import brief, shaped
 from ._faults import GRPC, Fault, fault
 from ._messages import SERVICE, messages
 from ._metrics import Metrics
 from ._models import Repository, metadata
 from ._settings import Settings
-from ._tensors import DATATYPES, Answer, Request, dtype_of, from_raw, sequence_of, shaped, to_raw
+from ._tensors import DATATYPES, Answer, Request, dtype_of, from_raw, sequence_of, to_raw
 
 EXTENSIONS = ("sequence", "binary_tensor_data")
 _IN_FLIGHT = 64  # requests of one gRPC stream that run at once; the next are read when one is done
@@ -192,16 +193,16 @@ def _read(message: Any) -> Request:
     for k, tensor in enumerate(message.inputs):
         dtype, shape = dtype_of(tensor.name, tensor.datatype), list(tensor.shape)
         if tensor.name in inputs:
-            raise Fault(400, f"the input {tensor.name!r} is given twice")
+            raise Fault(400, f"the input {brief(tensor.name)} is given twice")
         if raw:
             inputs[tensor.name] = from_raw(tensor.name, raw[k], dtype, shape)
             continue
         field = _TYPED.get(tensor.datatype)
         if field is None:
-            raise Fault(400, f"{tensor.datatype} goes in raw_input_contents alone")
+            raise Fault(400, f"{brief(tensor.datatype)} goes in raw_input_contents alone")
         values = np.array(getattr(tensor.contents, field))
         if dtype.kind in "ui" and values.size and not np.array_equal(values.astype(dtype), values):
-            raise Fault(400, f"the data of {tensor.name!r} has values out of the range of {dtype}")
+            raise Fault(400, f"the data of {brief(tensor.name)} has values out of the range of {dtype}")
         inputs[tensor.name] = shaped(tensor.name, values.astype(dtype), shape)
     parameters = {}
     for name, parameter in message.parameters.items():

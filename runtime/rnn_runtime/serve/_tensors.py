@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._data import brief, numbers, shaped
 from ._faults import Fault
 
 Arrays = dict[str, NDArray[Any]]
@@ -34,7 +34,6 @@ DATATYPES = {
 
 DTYPES = {datatype: np.dtype(name) for name, datatype in DATATYPES.items()}
 
-_KINDS = {"b": "b", "u": "ui", "i": "ui", "f": "uif"}  # kind of a tensor -> kinds of JSON data that it takes
 _BYTES_PER_RAW = 4  # of the length that stands before a binary WebSocket message's JSON
 SequenceId = int | str
 
@@ -75,23 +74,14 @@ class Answer:
 def dtype_of(name: str, datatype: object) -> np.dtype[Any]:
     """NumPy's type of an input. Raises Fault where the protocol's is unknown or not numeric."""
     if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise Fault(400, f"the input {name!r} has datatype {datatype!r}; expected one of {', '.join(DTYPES)}")
+        raise Fault(400, f"the input {brief(name)} has datatype {brief(datatype)}; expected one of {', '.join(DTYPES)}")
     return DTYPES[datatype]
-
-
-def shaped(name: str, array: NDArray[Any], shape: object) -> NDArray[Any]:
-    """`array` in the shape that a request gives for it. Raises Fault where it has another number of values."""
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise Fault(400, f"the input {name!r} has shape {shape!r}; expected a list of sizes, 0 or more")
-    if len(shape) > 32 or math.prod(shape) != array.size:
-        raise Fault(400, f"the input {name!r} has {array.size} values, but its shape {shape} takes {math.prod(shape)}")
-    return array.reshape(shape)
 
 
 def from_raw(name: str, raw: bytes | memoryview, dtype: np.dtype[Any], shape: object) -> NDArray[Any]:
     """A tensor from its bytes, little-endian. Raises Fault where they are no whole number of values."""
     if len(raw) % dtype.itemsize:
-        raise Fault(400, f"the input {name!r} has {len(raw)} bytes, no whole number of values of {dtype}")
+        raise Fault(400, f"the input {brief(name)} has {len(raw)} bytes, no whole number of values of {dtype}")
     if dtype.kind == "b":
         array: NDArray[Any] = np.frombuffer(raw, np.uint8) != 0
     else:
@@ -104,12 +94,10 @@ def sequence_of(parameters: Mapping[str, object]) -> tuple[SequenceId | None, bo
     key, start, end = (parameters.get(name) for name in ("sequence_id", "sequence_start", "sequence_end"))
     whole = type(key) is int and 0 <= key < 2**64
     if not (key is None or whole or (isinstance(key, str) and len(key) <= 128)):
-        raise Fault(
-            400, f"sequence_id is {str(key)[:40]!r}; expected a whole number of 64 bits, or up to 128 characters"
-        )
+        raise Fault(400, f"sequence_id is {brief(key)}; expected a whole number of 64 bits, or up to 128 characters")
     for name, value in (("sequence_start", start), ("sequence_end", end)):
         if value is not None and not isinstance(value, bool):
-            raise Fault(400, f"{name} is {str(value)[:40]!r}; expected true or false")
+            raise Fault(400, f"{name} is {brief(value)}; expected true or false")
     return (key or None), bool(start), bool(end)  # type: ignore[return-value]  # 0 and "" stand for none
 
 
@@ -135,7 +123,7 @@ def read(body: bytes | str, json_bytes: int | None = None) -> Request:
     for item in _list(data.get("inputs"), "inputs"):
         array, used = _input(item, raw)
         if item["name"] in inputs:
-            raise Fault(400, f"the input {item['name']!r} is given twice")
+            raise Fault(400, f"the input {brief(item['name'])} is given twice")
         inputs[item["name"]] = array
         raw = raw[used:]
     if len(raw):
@@ -172,33 +160,15 @@ def _input(item: object, raw: memoryview) -> tuple[NDArray[Any], int]:
     given = _dict(item, "an input")
     name = _text(given.get("name"), "an input's name")
     dtype = dtype_of(name, given.get("datatype"))
-    parameters = _dict(given.get("parameters") or {}, f"the parameters of {name!r}")
+    parameters = _dict(given.get("parameters") or {}, f"the parameters of {brief(name)}")
     size = parameters.get("binary_data_size")
     if size is not None:
         if type(size) is not int or not 0 <= size <= len(raw):
-            raise Fault(400, f"binary_data_size of {name!r} is {size!r}, where {len(raw)} raw bytes are left")
+            raise Fault(400, f"binary_data_size of {brief(name)} is {brief(size)}, where {len(raw)} raw bytes are left")
         return from_raw(name, raw[:size], dtype, given.get("shape")), size
     if "data" not in given:
-        raise Fault(400, f"the input {name!r} has neither data nor binary_data_size")
-    return shaped(name, _values(name, given["data"], dtype), given.get("shape")), 0
-
-
-def _values(name: str, data: object, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Numbers from JSON, nested or flat, of this type: what would be changed by it is refused."""
-    try:
-        array = np.array(data)
-    except (ValueError, OverflowError, RecursionError):
-        array = np.array(None)
-    if array.size == 0 and array.dtype.kind == "f":
-        array = array.astype(dtype)
-    if array.ndim == 0 or array.dtype.kind not in _KINDS[dtype.kind]:
-        raise Fault(400, f"the data of {name!r} is no list of {dtype} values")
-    if dtype.kind in "ui" and array.size:
-        bounds = np.iinfo(dtype)
-        if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
-            raise Fault(400, f"the data of {name!r} has values out of the range of {dtype}")
-    with np.errstate(over="ignore"):  # a float that is too large becomes infinite, as everywhere
-        return array.astype(dtype)
+        raise Fault(400, f"the input {brief(name)} has neither data nor binary_data_size")
+    return shaped(name, numbers(name, given["data"], dtype), given.get("shape")), 0
 
 
 def write(answer: Answer) -> tuple[bytes, int | None]:

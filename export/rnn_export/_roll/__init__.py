@@ -19,7 +19,8 @@ from . import loops, outline
 from .emit import emit
 from .ir import Unalike
 from .lengths import Length
-from .prove import require_alike, require_equal, whole_numbers
+from .named import whole_numbers
+from .prove import require_alike, require_equal
 from .unrolled import normal_form
 
 __all__ = ["LENGTHS", "Rolled", "Unalike", "roll"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +11,12 @@ from .._capture.limits import allowed
 from .._capture.module import REFUSED, float64, wide_copy, widened
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
+from .._capture.survey import survey
 from .._equal import all_equal
 from .._quiet import quiet
 from .ir import Unalike
 from .lengths import Length
+from .named import whole_numbers
 
 LENGTHS = (1, 2, 3, 13, 64)
 MOST = 21
@@ -50,7 +50,10 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
     Raises:
         Unalike: they differ.
     """
-    named = {number for number in whole_numbers(prepared.flat.model) if 0 < number <= LONGEST - 2}
+    # What the survey followed has been settled; a model that counts its steps itself may read its numbers anywhere.
+    counts_itself = not survey(prepared, prepared.sizes).counts
+    numbers = whole_numbers(prepared.flat.model, everywhere=counts_itself)
+    named = {number for number in numbers if 0 < number <= LONGEST - 2}
     plain = [prepared.limits[one.axis] for one in lengths if one.size is None and one.axis in prepared.limits]
     ends = {end for limit in plain for end in (limit.min, limit.max) if end is not None}
     named |= {end for end in ends if end <= LONGEST - 2}
@@ -131,43 +134,3 @@ def _sizes(
         size = length.at(steps)
         sizes[length.axis] = (size if isinstance(size, int) else size(sizes)) + (rest if rest in length.rests else 0)
     return sizes
-
-
-def whole_numbers(model: nn.Module) -> set[int]:
-    """The whole numbers in the attributes and the code of a model's modules, and of what that code calls by name."""
-    found: set[int] = set()
-    todo: list[Any] = []
-    seen: set[int] = set()
-    for module in model.modules():
-        if not type(module).__module__.startswith("torch.nn."):
-            todo += vars(module).values()
-            owners = [owner for owner in type(module).__mro__ if owner is not nn.Module]
-            todo += [value for owner in owners if not _is_torch(owner) for value in vars(owner).values()]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, types.MethodType | staticmethod | classmethod):
-            value = value.__func__
-        if _is_number(value):
-            found.add(value)
-        elif isinstance(value, types.FunctionType) and id(value) not in seen and not _is_torch(value):
-            seen.add(id(value))
-            for code in _codes(value.__code__):
-                found.update(filter(_is_number, code.co_consts))
-                todo += [value.__globals__[name] for name in code.co_names if name in value.__globals__]
-    return found
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Code, and that of the functions in it."""
-    yield code
-    for value in code.co_consts:
-        if isinstance(value, types.CodeType):
-            yield from _codes(value)
-
-
-def _is_torch(owner: Any) -> bool:
-    return str(owner.__module__).partition(".")[0] == "torch"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

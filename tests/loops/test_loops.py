@@ -18,8 +18,8 @@ from torch import nn
 
 import rnn_runtime
 from rnn_export import ExportError, export, verify
-from rnn_export._roll.loops import Unalike
-from rnn_export._roll.outline import Affine, Quotient
+from rnn_export._roll import numbers
+from rnn_export._roll.ir import Unalike
 
 _spec = importlib.util.spec_from_file_location("loops_corpus", Path(__file__).with_name("corpus.py"))
 corpus = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
@@ -259,8 +259,8 @@ POINTS = [(12, 9), (13, 9), (14, 9), (15, 9), (12, 10)]
 @given(*[st.integers(-4, 4)] * 2, st.integers(-20, 20))
 def test_a_number_that_follows_two_lengths_is_found(first, second, offset):
     values = [first * a + second * b + offset for a, b in POINTS]
-    found = Affine.fit(values, POINTS)
-    assert [found.at(p) for p in [*POINTS, (1, 1), (100, 64)]] == [
+    found = numbers.whole(values, POINTS)
+    assert [numbers.at(found, p) for p in [*POINTS, (1, 1), (100, 64)]] == [
         *values,
         first + second + offset,
         100 * first + 64 * second + offset,
@@ -270,22 +270,28 @@ def test_a_number_that_follows_two_lengths_is_found(first, second, offset):
 @given(st.integers(1, 5), st.integers(-5, 5))
 def test_a_number_that_follows_a_length_in_strides_of_two_is_found(factor, offset):
     values = [(factor * a + offset) // 2 for a, _ in POINTS]
-    found = Affine.fit(values, POINTS)
-    assert all(found.at((n, 9)) == (factor * n + offset) // 2 for n in range(1, 40))
+    found = numbers.whole(values, POINTS)
+    assert all(numbers.at(found, (n, 9)) == (factor * n + offset) // 2 for n in range(1, 40))
 
 
 @pytest.mark.parametrize("values", [[1, 2, 4, 8, 1], [0, 1, 0, 1, 0]])
 def test_a_number_that_follows_no_plain_rule_is_none(values):
     with pytest.raises(Unalike, match="by no plain rule"):
-        Affine.fit(values, POINTS)
+        numbers.whole(values, POINTS)
 
 
 @pytest.mark.parametrize(("top", "offset"), [(1.0, 0), (2.5, -1), (-3.0, 2)])
 def test_a_part_of_the_length_is_found(top, offset):
-    found = Quotient.fit([top / (n + offset) for n in (6, 7)], [(6,), (7,)])
-    assert (found.offset, found.unit) == (offset, 0) and found.top == pytest.approx(top, rel=1e-12)
+    found = numbers.part([top / (n + offset) for n in (6, 7)], [(6,), (7,)])
+    assert numbers.is_part(found)
+    for n in (3, 6, 1000):
+        assert float(found.subs(numbers.length(0), n)) == pytest.approx(top / (n + offset), rel=1e-12)
+
+
+@pytest.mark.parametrize("values", [[6.0, 36.5], [2.0, float("inf")], [2.0, float("nan")]])
+def test_a_part_that_follows_no_plain_rule_is_none(values):
     with pytest.raises(Unalike, match="by no plain rule"):
-        Quotient.fit([6.0, 36.5], [(6,), (7,)])
+        numbers.part(values, [(6,), (7,)])
 
 
 @pytest.mark.parametrize("name", REFUSED)

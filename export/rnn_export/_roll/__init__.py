@@ -13,8 +13,8 @@ from .._capture.trace import FixedAxes, at_other_sizes, at_sizes, trace_fixed
 from .._errors import ExportError
 from . import loops, outline
 from .emit import emit
+from .ir import Unalike
 from .lengths import Length
-from .loops import Unalike
 from .prove import require_equal, whole_numbers
 from .unrolled import normal_form
 
@@ -156,12 +156,10 @@ def _rolled(
         raise reasons[0] if reasons else Unalike("its steps do not all do the same")
     outlines = [outline.outline(p.graph, own) for p, own in zip(programs, growing, strict=True)]
     try:
-        items = outline.fit([one.items for one in outlines], points)
-        output = outline.fit([one.output for one in outlines], points)
+        fitted = outline.fit(outlines, points)
     except Unalike as error:
         raise (reasons[0] if reasons else error) from None
     user_inputs = programs[0].graph_signature.user_inputs
-    fitted = outline.Outline(items, output, outlines[0].sources)
     axes = {axis: (user_inputs[k], dim) for axis, (k, dim) in places.items()}
     return Rolled(emit(programs[0], fitted, lengths, axes))
 

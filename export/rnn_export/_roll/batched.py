@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx
+from torch.fx.node import Target
+from torch.utils import _pytree as pytree
+from torch.utils._pytree import PyTree
 
-aten: Any = torch.ops.aten
+from .rewrite import aten
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ _ELEMENTWISE = {
     *(aten.eq.Tensor, aten.ne.Tensor, aten.lerp.Scalar, aten.lerp.Tensor, aten.logical_and.default),
     *(aten.logical_or.default, aten.masked_fill.Scalar, aten.addcmul.default),
 }
-_BY_DIM: dict[Any, Any] = {
+_BY_DIM: dict[Target, int | tuple[int, ...]] = {
     aten.select.int: 1,
     aten.slice.Tensor: 1,
     aten.squeeze.dim: 1,
@@ -75,7 +77,7 @@ _BY_DIM: dict[Any, Any] = {
 """Operators with one tensor, and where their dimensions stand among the arguments."""
 
 
-def arguments_over_steps(target: Any, args: Sequence[Any], result: Any) -> list[Any] | None:
+def arguments_over_steps(target: Target, args: Sequence[PyTree], result: PyTree) -> list[PyTree] | None:
     """The arguments with which `target` does all steps at once; None where it is not known to.
 
     Args:
@@ -119,16 +121,21 @@ def arguments_over_steps(target: Any, args: Sequence[Any], result: Any) -> list[
     return None
 
 
-def operator_over_steps(target: Any) -> Any:
+def has_steps(tree: PyTree) -> bool:
+    """Whether a value in it goes over the steps."""
+    return any(isinstance(leaf, Known) and leaf.steps for leaf in pytree.tree_leaves(tree))
+
+
+def operator_over_steps(target: Target) -> Target:
     """The operator that takes one dimension more."""
     return aten.matmul.default if target is aten.mm.default else target
 
 
-def _later(dim: Any) -> Any:
+def _later(dim: PyTree) -> PyTree:
     if isinstance(dim, list | tuple):
         return [_later(d) for d in dim]
     return dim + 1 if dim >= 0 else dim
 
 
-def _sizes(value: Any) -> list[str]:
+def _sizes(value: Tensor) -> list[str]:
     return [str(size) for size in value.shape]

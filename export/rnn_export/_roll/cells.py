@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch.fx.node import Target
 
 from .._capture import leaves
 from .._capture.graph import state_slots
@@ -23,6 +24,9 @@ CELLS = {
     leaves.rnn_relu: aten.rnn_relu_cell.default,
 }
 """The cell of each layer."""
+
+LAYERS: dict[Target, Target] = {cell: leaf for leaf, cell in CELLS.items()}
+"""The layer of each cell."""
 
 
 def by_cells(edit: Rewrite) -> Any:

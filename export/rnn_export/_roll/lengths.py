@@ -11,7 +11,7 @@ import sympy
 from torch.utils._sympy.functions import FloorDiv
 
 from .._capture.trace import FixedAxes, Size
-from .loops import Unalike
+from .ir import Unalike
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ def computed(expression: Any, values: Mapping[str, Any], call: Callable[..., Any
     function = functions.get(expression.func)
     if function is None:
         raise Unalike(f"its number of steps is {expression}")
-    result, *others = [computed(part, values, call) for part in expression.args]
+    parts = expression.args
+    if function is not operator.floordiv:  # in the order of their names, numbers last: SymPy's own order is no promise
+        parts = sorted(parts, key=lambda part: (part.is_Integer, sorted(map(str, part.free_symbols))))
+    result, *others = [computed(part, values, call) for part in parts]
     for other in others:
         result = call(function, result, other)
     return result

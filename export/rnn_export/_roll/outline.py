@@ -1,281 +1,113 @@
-"""An unrolled program as an outline that can be held against that of another length, and made one with it.
-
-An outline is made of tuples and lists alone. Values are ("input", name), ("item", number), ("step", loop, position,
-path, step) and ("read", operator, value, numbers...). Plain numbers may differ between two lengths; everything else has
-to be equal.
-"""
+"""An unrolled program and its loops as a loop program, and one of any length out of those of several."""
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import networkx
 from torch import fx
+from torch.utils import _pytree as pytree
+from torch.utils._pytree import PyTree
 
-from . import loops
-from .loops import Always, Carried, Count, Each, Loop, Same, Unalike, aten
+from . import numbers
+from .ir import Call, Carry, Input, Join, Made, Moving, OfStep, Place, Program, Read, Repeat, Row, Run, Unalike, Value
+from .reads import JOINS, VIRTUAL, stem
+from .unify import Loop
 
-JOINS = {aten.stack.default, aten.cat.default}
+Unit = fx.Node | int
+"""What becomes an item: a node, or a loop by its number."""
 
 
-@dataclass(frozen=True)
-class Affine:
-    """A number that follows the lengths: (the sum of factor * length, + offset) // divisor.
+def outline(graph: fx.Graph, found: Sequence[Loop]) -> Program:
+    """The program of a graph in normal form with its loops.
 
-    Attributes:
-        factors: (number of a length, factor), of which none is 0.
-        offset: what does not follow.
-        divisor: 1 in most cases; more where a loop goes through an axis in strides.
+    Raises:
+        Unalike: two loops take from each other in turns.
     """
-
-    factors: tuple[tuple[int, int], ...]
-    offset: int
-    divisor: int = 1
-
-    @classmethod
-    def fit(cls, values: Sequence[int], points: Sequence[tuple[int, ...]]) -> Affine:
-        """The rule that gives these values at these lengths.
-
-        Raises:
-            Unalike: there is none.
-        """
-        first = points[0]
-        moved = {
-            unit: [
-                (point[unit], value) for point, value in zip(points, values, strict=True) if _alone(first, point, unit)
-            ]
-            for unit in range(len(first))
-        }
-        factors = []
-        for unit, pairs in moved.items():
-            (n, a), (m, b) = pairs[:2]
-            factor, rest = divmod(b - a, m - n)
-            if rest:
-                break
-            if factor:
-                factors.append((unit, factor))
-        else:
-            offset = values[0] - sum(factor * first[unit] for unit, factor in factors)
-            found = cls(tuple(factors), offset)
-            if all(found.at(point) == value for point, value in zip(points, values, strict=True)):
-                return found
-        for unit, pairs in moved.items():
-            for divisor in range(2, len(pairs) // 2 + 1):
-                factor = pairs[divisor][1] - pairs[0][1]
-                least = [divisor * value - factor * length for length, value in pairs]
-                found = cls(((unit, factor),), max(least), divisor)
-                if all(found.at(point) == value for point, value in zip(points, values, strict=True)):
-                    return found
-        shown = ", ".join(f"{value} at {'by'.join(map(str, p))}" for value, p in zip(values, points, strict=True))
-        raise Unalike(f"a size follows the length by no plain rule ({shown})")
-
-    def at(self, point: Sequence[int]) -> int:
-        return (sum(factor * point[unit] for unit, factor in self.factors) + self.offset) // self.divisor
+    places = {
+        n: (k, s, p)
+        for k, loop in enumerate(found)
+        for s, step in enumerate(loop.steps)
+        for p, n in enumerate(step)
+        if n is not None
+    }
+    order = _order(graph, found, places)
+    writer = _Writer(places, {unit: k for k, unit in enumerate(order)})
+    items = tuple(writer.call(unit) if isinstance(unit, fx.Node) else writer.repeat(found[unit]) for unit in order)
+    sources = tuple(unit if isinstance(unit, fx.Node) else found[unit] for unit in order)
+    return Program(items, writer.tree(list(graph.output_node().args[0])), sources)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Quotient:
-    """A number with a point: top / (length + offset), as t / T grows by 1 / T from step to step."""
+def _order(graph: fx.Graph, found: Sequence[Loop], places: Mapping[fx.Node, tuple[int, int, int]]) -> list[Unit]:
+    """Nodes and loops so that each comes after what it takes, and else as the model's code has them."""
 
-    top: float
-    unit: int
-    offset: int
+    def unit_of(node: fx.Node) -> Unit:
+        return places[node][0] if node in places else node
 
-    @classmethod
-    def fit(cls, values: Sequence[float], points: Sequence[tuple[int, ...]]) -> Quotient:
-        """The rule that gives these values at these lengths.
-
-        Raises:
-            Unalike: there is none.
-        """
-        for unit, n in enumerate(points[0]):
-            m, b = next((p[unit], v) for p, v in zip(points, values, strict=True) if p[unit] != n)
-            if b == values[0]:
-                continue
-            offset = (b * m - values[0] * n) / (values[0] - b)
-            found = cls(values[0] * (n + round(offset)), unit, round(offset))
-            lengths = [point[unit] + found.offset for point in points]
-            if all(lengths) and all(
-                math.isclose(found.top / length, value, rel_tol=1e-12)
-                for length, value in zip(lengths, values, strict=True)
-            ):
-                return found
-        raise Unalike("a number follows the length by no plain rule")
+    needs: networkx.DiGraph[Unit] = networkx.DiGraph()
+    first: dict[Unit, int] = {}
+    for k, node in enumerate(graph.nodes):
+        if node.op == "call_function" and node.target not in VIRTUAL:
+            unit = unit_of(node)
+            begins = node not in places or places[node][1] == 0
+            first[unit] = min(first.get(unit, k), k) if begins else first.get(unit, len(graph.nodes))
+            needs.add_node(unit)
+    for node in graph.nodes:
+        if (unit := unit_of(node)) in first:
+            leaves = {unit_of(leaf) for given in node.all_input_nodes for leaf in _leaves(given)}
+            needs.add_edges_from((leaf, unit) for leaf in leaves if leaf in first and leaf != unit)
+    try:
+        return list(networkx.lexicographical_topological_sort(needs, key=first.__getitem__))
+    except networkx.NetworkXUnfeasible:
+        raise Unalike("two loops take from each other in turns") from None
 
 
-def _alone(first: tuple[int, ...], point: tuple[int, ...], unit: int) -> bool:
-    """Whether two points differ in one length at most."""
-    return all(a == b for k, (a, b) in enumerate(zip(first, point, strict=True)) if k != unit)
+def _leaves(node: fx.Node) -> list[fx.Node]:
+    """What a value is read of, and the sizes that it is read by."""
+    leaf, path = stem(node)
+    return [leaf, *(item for part in path for item in part.args if isinstance(item, fx.Node))]
 
 
 @dataclass
-class Outline:
-    """A program of one length, and what of it the outline's items stand for.
+class _Writer:
+    places: Mapping[fx.Node, tuple[int, int, int]]
+    number: Mapping[Unit, int]
 
-    Attributes:
-        items: ("call", operator, arguments, keywords) or ("loop", steps, body, carries, each).
-        output: the values of the results.
-        sources: the node or the loop of each item.
-    """
+    def call(self, node: fx.Node) -> Call | Join:
+        args, kwargs = self.tree(list(node.args)), self.tree(dict(node.kwargs))
+        if node.target in JOINS:
+            return Join(node.target, in_short(args[0]), args[1] if len(args) > 1 else kwargs.get("dim", 0))
+        return Call(node.target, args, kwargs)
 
-    items: list[Any] = field(default_factory=list)
-    output: Any = ()
-    sources: list[fx.Node | Loop] = field(default_factory=list)
+    def repeat(self, loop: Loop) -> Repeat:
+        return Repeat(
+            len(loop.steps),
+            tuple(Call(work.target, self.tree(list(work.args)), self.tree(work.kwargs)) for work in loop.body),
+            tuple(Carry(place, tuple(map(self.value, initial))) for place, initial in loop.carries),
+            tuple(in_short([self.value(node) for node in nodes]) for nodes in loop.each),
+        )
 
+    def tree(self, given: PyTree) -> PyTree:
+        """Arguments with values in the place of nodes."""
+        return pytree.tree_map(lambda leaf: self.value(leaf) if isinstance(leaf, fx.Node) else leaf, given)
 
-def outline(graph: fx.Graph, found: Sequence[Loop]) -> Outline:
-    """The outline of a graph in normal form with its loops."""
-    return _Outliner(graph, found).run()
-
-
-class _Outliner:
-    def __init__(self, graph: fx.Graph, found: Sequence[Loop]) -> None:
-        self.graph = graph
-        self.loop_of = {
-            n: (loop, k, p) for loop in found for k, s in enumerate(loop.steps) for p, n in enumerate(s) if n
-        }
-        self.number: dict[int, int] = {}  # id of a loop or a node -> item
-        self.result = Outline()
-
-    def run(self) -> Outline:
-        order = {node: k for k, node in enumerate(self.graph.nodes)}
-        units: dict[int, Any] = {}
-        for node in self.graph.nodes:
-            if node.op != "call_function" or node.target in loops.VIRTUAL:
-                continue
-            unit = self.loop_of[node][0] if node in self.loop_of else node
-            units.setdefault(id(unit), unit)
-        needs = {
-            key: {id(self._unit(leaf)) for leaf in _leaves(unit)} & set(units) - {key} for key, unit in units.items()
-        }
-        first = {
-            key: order[unit] if isinstance(unit, fx.Node) else min(order[n] for n in unit.steps[0] if n)
-            for key, unit in units.items()
-        }
-        waiting = sorted(units, key=lambda key: first[key])
-        while waiting:
-            ready = next((key for key in waiting if not needs[key]), None)
-            if ready is None:
-                raise Unalike("two loops take from each other in turns")
-            waiting.remove(ready)
-            for others in needs.values():
-                others.discard(ready)
-            self._add(units[ready])
-        (output,) = (node for node in self.graph.nodes if node.op == "output")
-        results: Any = output.args[0]
-        self.result.output = [self._value(v) if isinstance(v, fx.Node) else v for v in results]
-        return self.result
-
-    def _unit(self, leaf: fx.Node) -> Any:
-        return self.loop_of[leaf][0] if leaf in self.loop_of else leaf
-
-    def _add(self, unit: Any) -> None:
-        self.number[id(unit)] = len(self.result.items)
-        self.result.sources.append(unit)
-        if isinstance(unit, fx.Node):
-            given: Any = unit.args
-            args: Any = [self._argument(a) for a in given]
-            if unit.target in JOINS:
-                args[0] = ("list", _segments([self._value(v) for v in given[0]]))
-            self.result.items.append(("call", unit.target, args, self._argument(dict(unit.kwargs))))
-            return
-        body = [(target, self._form(args), self._form(kwargs)) for target, args, kwargs in unit.body]
-        carries = [(p, path, [self._value(v) for v in initial]) for p, path, initial in unit.carries]
-        each = [_segments([self._value(v) for v in nodes]) for nodes in unit.each]
-        self.result.items.append(("loop", len(unit.steps), body, carries, each))
-
-    def _argument(self, value: Any) -> Any:
-        if isinstance(value, fx.Node):
-            return self._value(value)
-        if isinstance(value, tuple | list):
-            return [self._argument(item) for item in value]
-        if isinstance(value, dict):
-            return {key: self._argument(item) for key, item in value.items()}
-        return value
-
-    def _form(self, value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return [self._form(item) for item in value]
-        if isinstance(value, dict):
-            return {key: self._form(item) for key, item in value.items()}
-        if isinstance(value, Same):
-            return ("same", value.position, value.path)
-        if isinstance(value, Carried):
-            return ("carried", value.carry)
-        if isinstance(value, Always):
-            return ("always", self._value(value.node))
-        if isinstance(value, Each):
-            return ("each", value.number)
-        if isinstance(value, Count):
-            return ("count", value.factor, value.start, value.inverse)
-        return value
-
-    def _value(self, node: fx.Node) -> Any:
-        leaf, path = loops.stem(node)
+    def value(self, node: fx.Node) -> Value:
+        leaf, path = stem(node)
+        value: Value
         if leaf.op in ("placeholder", "get_attr"):
-            value: Any = ("input", leaf.name)
-        elif leaf in self.loop_of:
-            loop, step, position = self.loop_of[leaf]
-            own = [part for part in path if part[0] is operator.getitem]
+            value = Input(leaf.name)
+        elif leaf in self.places:
+            loop, step, position = self.places[leaf]
+            own = tuple(part for part in path if part.target is operator.getitem)
             path = path[len(own) :]
-            value = ("step", self.number[id(loop)], position, tuple(own), step)
+            value = OfStep(self.number[loop], Place(position, own), step)
         else:
-            value = ("item", self.number[id(leaf)])
+            value = Made(self.number[leaf])
         for part in path:
-            value = ("read", part[0], value, *(self._argument(item) for item in part[1:]))
+            value = Read(part.target, value, self.tree(part.args))
         return value
-
-
-def _leaves(unit: Any) -> list[fx.Node]:
-    """What a node or a loop takes from outside itself."""
-    if isinstance(unit, fx.Node):
-        return [leaf for node in unit.all_input_nodes for leaf in _with_sizes(node)]
-    inside = {node for step in unit.steps for node in step if node is not None}
-    return [leaf for node in inside for a in node.all_input_nodes for leaf in _with_sizes(a) if leaf not in inside]
-
-
-def _with_sizes(node: fx.Node) -> list[fx.Node]:
-    leaf, path = loops.stem(node)
-    found = [leaf]
-    for part in path:
-        found += [item for item in part[1:] if isinstance(item, fx.Node)]
-    return found
-
-
-def _segments(values: list[Any]) -> list[Any]:
-    """A list in short, as parts of three kinds.
-
-    ("one", value); ("run", first, moves, count) for values that go on in equal strides; and ("turns", runs) for
-    several runs of one count, of which each gives a value in turn.
-    """
-    found: list[Any] = []
-    at = 0
-    while at < len(values):
-        for period in range(1, _MOST_TURNS + 1):
-            runs = [_run(values[at + k :: period]) for k in range(period)]
-            count = min((run[3] for run in runs), default=0)
-            if len(runs) == period and count >= _SHORTEST_RUN:
-                found.append(runs[0] if period == 1 else ("turns", [(*run[:3], count) for run in runs]))
-                at += period * count
-                break
-        else:
-            found.append(("one", values[at]))
-            at += 1
-    return found
-
-
-def _run(values: Sequence[Any]) -> tuple[str, Any, Any, int]:
-    """How far values go on in equal strides from the first on."""
-    end, moves = min(len(values), 1), None
-    while end < len(values):
-        stride = _stride(values[end - 1], values[end])
-        if stride is None or (moves is not None and stride != moves):
-            break
-        moves, end = stride, end + 1
-    return "run", values[0] if values else None, moves, end
 
 
 _MOST_TURNS = 4
@@ -284,50 +116,86 @@ _WIDEST = 16
 """The widest stride in which a loop goes."""
 
 
-def _stride(a: Any, b: Any) -> Any:
-    """By how much each number grows from `a` to `b`, which are alike apart from numbers; None where they are not."""
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        if len(a) != len(b):
+def in_short(values: Sequence[Value]) -> Row:
+    """A row with runs in the place of values that go on in equal strides, by themselves or in turn."""
+    found: list[Value | Run] = []
+    while values:
+        run = _run(values)
+        found.append(run or values[0])
+        values = values[len(run.values) * int(run.count) if run else 1 :]
+    return tuple(found)
+
+
+def _run(values: Sequence[Value]) -> Run | None:
+    """The run at the front of a row."""
+    for period in range(1, min(_MOST_TURNS, len(values) // _SHORTEST_RUN) + 1):
+        rows = [_moving(values[k::period]) for k in range(period)]
+        count = min(count for _, count in rows)
+        if count >= _SHORTEST_RUN:
+            return Run(tuple(value for value, _ in rows), count)
+    return None
+
+
+def _moving(values: Sequence[Value]) -> tuple[Value, int]:
+    """The first value with the numbers that move in those after it, and how many of them go on so."""
+    moving = _between(values[0], values[1])
+    if moving is None:
+        return values[0], 1
+    return moving, next((k for k, value in enumerate(values) if _at(moving, k) != value), len(values))
+
+
+def _between(a: Value, b: Value) -> Value | None:
+    """`a` with `Moving` for each number that is another in `b`; None where they differ in more."""
+    (left, like), (right, other) = pytree.tree_flatten(a), pytree.tree_flatten(b)
+    if like != other:
+        return None
+    made = []
+    for x, y in zip(left, right, strict=True):
+        if type(x) is type(y) and x == y:
+            made.append(x)
+        elif type(x) is type(y) is int and abs(y - x) <= _WIDEST:
+            made.append(Moving(x, y - x))
+        else:
             return None
-        if a and a[0] in ("input", "item", "step") and a[:4] != b[:4]:
-            return None  # another value, and not the same one of another step
-        parts = [_stride(x, y) for x, y in zip(a, b, strict=True)]
-        return None if any(part is None for part in parts) else tuple(parts)
-    if _is_number(a) and _is_number(b):
-        return b - a if abs(b - a) <= _WIDEST else None
-    return () if type(a) is type(b) and a == b else None
+    found: Value = pytree.tree_unflatten(made, like)
+    return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _at(value: Value, k: int) -> Value:
+    """The value of a run at a place."""
+    found: Value = pytree.tree_map(lambda x: x.start + k * x.stride if isinstance(x, Moving) else x, value)
+    return found
 
 
-def fit(parts: Sequence[Any], points: Sequence[tuple[int, ...]]) -> Any:
-    """One outline out of those of several lengths: numbers that differ follow the lengths.
+def fit(programs: Sequence[Program], points: Sequence[numbers.Point]) -> Program:
+    """One program out of those of several lengths: numbers that differ follow the lengths.
 
     Args:
-        parts: the same part of each outline.
+        programs: one for each point.
         points: the lengths of each.
 
     Raises:
         Unalike: they differ in more than numbers, or a number follows the lengths by no plain rule.
     """
-    first = parts[0]
-    kind = tuple if isinstance(first, tuple) else list
-    if isinstance(first, tuple | list):
-        if any(not isinstance(part, tuple | list) or len(part) != len(first) for part in parts):
-            raise Unalike(_OTHERS)
-        return kind(fit(part, points) for part in zip(*parts, strict=True))
-    if isinstance(first, dict):
-        if any(not isinstance(part, dict) or part.keys() != first.keys() for part in parts):
-            raise Unalike(_OTHERS)
-        return {key: fit([part[key] for part in parts], points) for key in first}
-    if all(type(part) is type(first) and part == first for part in parts):
+    flat = [pytree.tree_flatten(replace(program, sources=())) for program in programs]
+    if any(like != flat[0][1] for _, like in flat):
+        raise Unalike(_OTHERS)
+    fitted: Program = pytree.tree_unflatten(
+        [_fit(row, points) for row in zip(*(leaves for leaves, _ in flat), strict=True)], flat[0][1]
+    )
+    return replace(fitted, sources=programs[0].sources)
+
+
+def _fit(row: Sequence[PyTree], points: Sequence[numbers.Point]) -> PyTree:
+    first = row[0]
+    if all(type(one) is type(first) and one == first for one in row):
         return first
-    if all(map(_is_number, parts)):
-        return Affine.fit(parts, points)
-    if all(isinstance(part, float) and part for part in parts):
-        return Quotient.fit(parts, points)
+    if all(type(one) is int for one in row):
+        return numbers.whole(row, points)
+    if all(isinstance(one, float) and one for one in row):
+        return numbers.part(row, points)
+    if all(isinstance(one, Moving) and one.stride == first.stride for one in row):
+        return replace(first, start=_fit([one.start for one in row], points))
     raise Unalike(_OTHERS)
 
 

@@ -13,8 +13,8 @@ from .._capture.module import REFUSED, float64, wide_copy
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
 from .._quiet import quiet
+from .ir import Unalike
 from .lengths import Length
-from .loops import Unalike
 
 LENGTHS = (1, 2, 3, 13, 64)
 MOST = 21

@@ -151,8 +151,6 @@ class Count:
 
 Form = Same | Carried | Each | Count | Input | Made | OfStep | Read
 
-# Rows of values
-
 
 @dataclass(frozen=True)
 class Moving:
@@ -183,9 +181,6 @@ def first_of(row: Row) -> Value:
 def moves(tree: PyTree) -> bool:
     """Whether a number in it moves."""
     return any(isinstance(leaf, Moving) for leaf in pytree.tree_leaves(tree))
-
-
-# The program
 
 
 @_tree("args", "kwargs")

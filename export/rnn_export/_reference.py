@@ -114,14 +114,31 @@ class Reference:
             return []
         made: list[Case] = []
         for change in _CHANGES:
-            inputs = [torch.from_numpy(change(array.copy())) for array in case.inputs.values()]
+            arrays = [np.array(change(array.copy())) for array in case.inputs.values()]  # 0-d stays an array
+            inputs = [torch.from_numpy(array) for array in arrays]
             try:
                 one = self.on(inputs, case.sizes)
             except REFUSED:
                 continue
             if all(np.isfinite(want).all() for want in one.want.values()):
-                made.append(one)
+                made.append(replace(one, eager=self._rounded(one, inputs)))
         return made
+
+    def _rounded(self, case: Case, inputs: Sequence[Tensor]) -> Arrays:
+        """What rounding comes to: for each output the farther of eager float32's and of the yardstick's own results
+        where each input is off by a rounding. What large inputs cancel to is known no better, in any order of sums.
+        """
+        names = [spec.name for spec in self.signature.inputs]
+        off = [widened(x) * (1 + torch.finfo(x.dtype).eps) if x.is_floating_point() else x.clone() for x in inputs]
+        shaken = self.float64(dict(zip(names, off, strict=True)))
+        found = dict(case.eager)
+        for name, want in case.want.items():
+            other = shaken[name].numpy().astype(found[name].dtype)
+            if other.shape == want.shape and np.abs(other - want).max(initial=0) > np.abs(found[name] - want).max(
+                initial=0
+            ):
+                found[name] = other
+        return found
 
     def runs(self, shapes: Sequence[Mapping[str, int]]) -> list[tuple[Mapping[str, int], Arrays]]:
         """Inputs of sizes that the eager model does not take: a graph may refuse them, and not end the process."""

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
+import functools
 import math
 import sys
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -153,9 +156,10 @@ def symbolic(model: nn.Module, more: Mapping[str, Any] = MappingProxyType({})) -
     spaces = [
         vars(module)
         for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in packages and isinstance(getattr(module, "__file__", None), str)
+        if name.partition(".")[0] in packages
+        and (isinstance(getattr(module, "__file__", None), str) or name == "__main__")
     ]
-    placed = [(space, name) for space in spaces for name in own if name not in space]
+    placed = [(space, name) for space in spaces for name in own if name not in space and name not in _values_in(space)]
     with_math = [(space, name) for space in spaces for name, value in list(space.items()) if value is math]
     for space, name in placed:
         space[name] = own[name]
@@ -168,6 +172,45 @@ def symbolic(model: nn.Module, more: Mapping[str, Any] = MappingProxyType({})) -
             space.pop(name, None)
         for space, name in with_math:
             space[name] = math
+
+
+def _values_in(space: Mapping[str, Any]) -> frozenset[str]:
+    """Which of `int` and `float` a module uses for themselves, as in `dtype=float`, `x.to(int)`, `type(n) is int`.
+
+    They stay Python's own there: PyTorch knows its dtypes by them.
+    """
+    file = space.get("__file__")
+    return _values(file) if isinstance(file, str) and file.endswith(".py") else frozenset()
+
+
+@functools.cache
+def _values(file: str) -> frozenset[str]:
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return frozenset()
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "dtype":
+            found.append(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CASTS:
+            found += node.args
+        elif isinstance(node, ast.Compare) and any(
+            isinstance(op, ast.Is | ast.IsNot | ast.Eq | ast.In) for op in node.ops
+        ):
+            found += [node.left, *node.comparators]
+    names = [inner.id for value in found for inner in ast.walk(value) if isinstance(inner, ast.Name) and _plain(value)]
+    return frozenset(names) & {"int", "float"}
+
+
+def _plain(value: ast.expr) -> bool:
+    """Whether an expression is a name or a row of names: what is called in it is not meant for itself."""
+    return isinstance(value, ast.Name) or (
+        isinstance(value, ast.Tuple | ast.List) and all(isinstance(item, ast.Name) for item in value.elts)
+    )
+
+
+_CASTS = {"to", "type", "astype", "view"}
 
 
 @contextmanager

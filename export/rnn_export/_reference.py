@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -125,8 +125,9 @@ class Reference:
         return made
 
     def _rounded(self, case: Case, inputs: Sequence[Tensor]) -> Arrays:
-        """What rounding comes to: for each output the farther of eager float32's and of the yardstick's own results
-        where each input is off by a rounding. What large inputs cancel to is known no better, in any order of sums.
+        """What rounding comes to: of each output the farther of eager float32's and what inputs off by a rounding give.
+
+        What large inputs cancel to is known no better, in whatever order sums are taken.
         """
         names = [spec.name for spec in self.signature.inputs]
         off = [widened(x) * (1 + torch.finfo(x.dtype).eps) if x.is_floating_point() else x.clone() for x in inputs]

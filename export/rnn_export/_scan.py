@@ -49,15 +49,16 @@ def scan(
             "the model calls rnn_export.scan, and a TorchScript trace would unroll it at the traced length: export "
             "with formats=['onnx'] (--format onnx)"
         )
-    steps = {x.shape[0] for x in leaves}
-    if len(steps) > 1 or 0 in steps:
-        raise ValueError(f"scan: the tensors in xs have {sorted(steps)} steps; expected one number of 1 or more")
-    (length,) = steps
+    steps = [x.shape[0] for x in leaves]
+    if steps[0] == 0 or any(other != steps[0] for other in steps[1:]):
+        raise ValueError(f"scan: the tensors in xs have {steps} steps; expected one number of 1 or more")
     for watcher in WATCHERS:
         step = watcher(step, initial_state, xs, reverse)
+    rows = list(zip(*(x.unbind(0) for x in leaves), strict=True))
+    structure = pytree.tree_structure(xs)
     state, outputs = initial_state, []
-    for t in reversed(range(length)) if reverse else range(length):
-        new, output = step(state, pytree.tree_map(lambda x, t=t: x[t], xs))
+    for row in reversed(rows) if reverse else rows:
+        new, output = step(state, pytree.tree_unflatten(row, structure))
         state = _like(initial_state, new)
         outputs.append(output)
     if reverse:

@@ -146,11 +146,13 @@ class Loops(TorchFunctionMode):
         if not isinstance(length, torch.SymInt) or (by_size and isinstance(size, list | tuple)):
             return func(x, size, dim) if by_size else func(x, dim)
         if not by_size:
+            self._ended[plain(length)] = length
             with self._muted():
                 return Parts.of([x.select(dim, k) for k in range(plain(length))], length)
         if by_size == "count":
             size = (length + size - 1) // size
         count = (length + size - 1) // size
+        self._ended[plain(count)] = count
         bounds = [(size * k, torch.sym_min(size * (k + 1), length)) for k in range(plain(count))]
         return Parts.of([x.narrow(dim, start, end - start) for start, end in bounds], count)
 

@@ -183,15 +183,21 @@ def export(
                 split_directions=split_directions,
                 ir_version=profile.ir_version if profile is not None else None,
             )
-            lower(captured)
+            graph = folder / ONNX
+
+            def write(captured: Captured) -> dict[str, int]:
+                lower(captured)
+                if target is not None:
+                    _targets.require(target, graph)
+                if not graph.exists():
+                    return {}
+                return inspect(captured, graph, lowering, split_directions=split_directions)
+
+            operators = write(captured)
             held = hold(captured, reference, folder, first)
             if held is not captured:  # files state the limits themselves
                 captured = held
-                lower(captured)
-            graph = folder / ONNX
-            if target is not None:
-                _targets.require(target, graph)
-            operators = inspect(captured, graph, lowering, split_directions=split_directions) if graph.exists() else {}
+                operators = write(captured)
             shapes = grid(captured.sizes, captured.sequences, captured.signature.limits)
             cases, refused = reference.cases(captured.with_tried(shapes))
             limits.require_ends(captured.signature.limits, [case.sizes for case in cases], refused)

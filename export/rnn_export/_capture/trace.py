@@ -86,17 +86,31 @@ def trace(prepared: Prepared, rolled: nn.Module | None = None, *, whole: bool = 
     """
     program = _trace_once(prepared, prepared.traced, rolled, whole=whole)
     larger = _larger(prepared)
-    again = _trace_once(prepared, _drawn(prepared, larger), rolled, whole=whole)
+    unlike = _unlike(program, _trace_once(prepared, _drawn(prepared, larger), rolled, whole=whole))
+    if unlike is None:
+        return program
+    # The model may ask something that turns between the two, which is settled later; nearby it is the same then.
+    for step in (1, -1):
+        near = {axis: max(2, size + step) for axis, size in prepared.sizes.items()}
+        if near != prepared.sizes and allowed(prepared.limits, near) and _takes(prepared, near):
+            other = _trace_once(prepared, _drawn(prepared, near), rolled, whole=whole)
+            if _unlike(program, other) is None:
+                return program
+    line = user_line(unlike.meta.get("stack_trace") or "")
+    where = f": {line}" if line else ""
+    raise ExportError(
+        f"what the model computes depends on the traced sizes ({prepared.sizes}, then {larger}){where}. Use "
+        "sizes of tensors only in tensor operations, or leave the axis out of `axes`"
+    )
+
+
+def _unlike(program: ExportedProgram, again: ExportedProgram) -> torch.fx.Node | None:
+    """The first operator in which two programs differ, or in a plain value that it takes."""
     for node, other in zip_longest(program.graph.nodes, again.graph.nodes):
         if node is None or other is None or _literals(node) != _literals(other):
-            found = node if node is not None else other
-            line = user_line(found.meta.get("stack_trace") or "")
-            where = f": {line}" if line else ""
-            raise ExportError(
-                f"what the model computes depends on the traced sizes ({prepared.sizes}, then {larger}){where}. Use "
-                "sizes of tensors only in tensor operations, or leave the axis out of `axes`"
-            )
-    return program
+            found: torch.fx.Node = node if node is not None else other
+            return found
+    return None
 
 
 def _larger(prepared: Prepared) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -186,6 +187,13 @@ class NamedInLoop(Loop):
     before = Named.before
 
 
+class Distance(Layer):
+    """`math.hypot` makes a plain number of a size, which is then compared where nobody sees."""
+
+    def before(self, x: Tensor) -> Tensor:
+        return x * 2 if math.hypot(x.size(1) * 1.0, 1.0) > 900 else x
+
+
 class Says(Layer):
     """Tells its sizes, which decides nothing."""
 
@@ -244,7 +252,7 @@ def test_another_way_that_comes_to_the_same_is_tried_and_no_limit(tmp_path: Path
     assert {"batch": 2, "sequence": 31} in manifest["verified"]["shapes"]
 
 
-@pytest.mark.parametrize("model", [Numbers, Fifth, FifthInLoop, Named, NamedInLoop])
+@pytest.mark.parametrize("model", [Numbers, Fifth, FifthInLoop, Named, NamedInLoop, Distance])
 def test_what_no_limit_leaves_out_is_refused_with_its_line(tmp_path: Path, model: type[Layer]) -> None:
     with pytest.raises(rnn_export.ExportError, match=rf"{model.__name__}.*{Path(__file__).name}"):
         rnn_export.export(model(), torch.randn(2, 7, 4), tmp_path / "b", axes=AXES)

@@ -171,11 +171,22 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
             watched.compared.append(found)
         return truth(condition)
 
+    floats: Callable[[torch.SymFloat], float] = torch.SymFloat.__float__
+
+    def plain(number: torch.SymFloat) -> float:
+        """As functions in C make of it, `math.hypot` and those of NumPy, which compare it where nobody sees."""
+        expression, frame = number.node.expr, sys._getframe(1)
+        value = floats(number)
+        if not frame.f_code.co_filename.startswith(OURS):
+            stop(int(value), frame, expression)
+        return value
+
     # Tracing tells that an axis was fixed, and not where: the size itself has to tell.
     fixed = {name: note(name) for name in methods}
     for name, method in fixed.items():
         setattr(torch.SymInt, name, method)
     torch.SymBool.__bool__ = compare  # type: ignore[method-assign]
+    torch.SymFloat.__float__ = plain  # type: ignore[method-assign]
     try:
         with Iterations(), texts(names, text):
             yield
@@ -183,6 +194,7 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
         for name, method in methods.items():
             setattr(torch.SymInt, name, method)
         torch.SymBool.__bool__ = truth  # type: ignore[method-assign]
+        torch.SymFloat.__float__ = floats  # type: ignore[method-assign]
 
 
 def _has_sizes(args: tuple[Any, ...], kwargs: Any) -> bool:

@@ -19,6 +19,7 @@ from ._capture.module import REFUSED
 from ._equal import FLOAT64, equal
 from ._errors import ExportError
 from ._reference import Reference
+from ._shift import require_no_step_numbers
 
 STEPS = 257
 """The least number of steps of a sequence that is cut."""
@@ -85,6 +86,7 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
         _require_rows_in_place(captured, reference, axis)
     if not tried:
         raise unusable
+    require_no_step_numbers(captured, reference)
 
 
 def require_split(captured: Captured, lacks: Mapping[str, str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,35 @@ class Reset(Loop):
         return torch.zeros_like(h) if t and t % self.config.longest == 0 else h
 
 
+class LongMultiple(Layer):
+    """The second question is asked at few sizes alone: neither 513 nor 514 is one of them."""
+
+    def before(self, x: Tensor) -> Tensor:
+        if x.size(1) % 16 == 0 and x.size(1) > 512:
+            x = x * 2
+        return x
+
+
+class FirstSteps(Loop):
+    """A slice of the steps, and not of the tensor, that ends at a product of settings."""
+
+    rate, seconds = 25, 60
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.size(0), 8)
+        for t in range(x.size(1))[: self.rate * self.seconds]:
+            h = self.rnn(x[:, t], h)
+        return h
+
+
+class FirstParts(FirstSteps):
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.size(0), 8)
+        for x_t in x.unbind(1)[: self.rate * self.seconds]:
+            h = self.rnn(x_t, h)
+        return h
+
+
 class Windows(Layer):
     """Needs four steps; eager PyTorch says so."""
 
@@ -142,6 +173,36 @@ class FifthInLoop(Loop):
     before = Fifth.before
 
 
+class Named(Layer):
+    """A factor for some lengths, by name."""
+
+    factors = MappingProxyType({"24": 2.0, "96": 3.0})
+
+    def before(self, x: Tensor) -> Tensor:
+        return x * self.factors.get(str(x.size(1)), 1.0)
+
+
+class NamedInLoop(Loop):
+    factors = Named.factors
+    before = Named.before
+
+
+class Distance(Layer):
+    """`math.hypot` makes a plain number of a size, which is then compared where nobody sees."""
+
+    def before(self, x: Tensor) -> Tensor:
+        return x * 2 if math.hypot(x.size(1) * 1.0, 1.0) > 900 else x
+
+
+class Says(Layer):
+    """Tells its sizes, which decides nothing."""
+
+    def before(self, x: Tensor) -> Tensor:
+        print(f"{x.size(1)} steps")
+        assert x.size(1) > 0, f"no steps: {x.size(1)}"
+        return x
+
+
 @pytest.mark.parametrize(
     ("model", "axis", "least", "largest"),
     [
@@ -155,6 +216,9 @@ class FifthInLoop(Loop):
         (Onset, "sequence", 1, 30),
         (Reset, "sequence", 1, 40),
         (Windows, "sequence", 4, None),
+        (LongMultiple, "sequence", 1, 514),
+        (FirstSteps, "sequence", 1, 1500),
+        (FirstParts, "sequence", 1, 1500),
     ],
 )
 def test_what_turns_at_a_size_is_a_limit_with_its_line(
@@ -188,11 +252,22 @@ def test_another_way_that_comes_to_the_same_is_tried_and_no_limit(tmp_path: Path
     assert {"batch": 2, "sequence": 31} in manifest["verified"]["shapes"]
 
 
-@pytest.mark.parametrize("model", [Numbers, Fifth, FifthInLoop])
+@pytest.mark.parametrize("model", [Numbers, Fifth, FifthInLoop, Named, NamedInLoop, Distance])
 def test_what_no_limit_leaves_out_is_refused_with_its_line(tmp_path: Path, model: type[Layer]) -> None:
     with pytest.raises(rnn_export.ExportError, match=rf"{model.__name__}.*{Path(__file__).name}"):
         rnn_export.export(model(), torch.randn(2, 7, 4), tmp_path / "b", axes=AXES)
     assert not (tmp_path / "b").exists()
+
+
+def test_text_of_a_size_that_is_only_said_is_no_question(tmp_path: Path) -> None:
+    bundle = rnn_export.export(Says(), torch.randn(2, 7, 4), tmp_path / "b", axes=AXES, formats=["onnx"])
+    assert bundle.signature.limits == ()
+
+
+def test_more_questions_than_surveys_end_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "SURVEYS", 1)
+    with pytest.raises(rnn_export.ExportError, match=r"1 surveys did not come to an end.*sequence"):
+        rnn_export.export(Unchanged(), torch.randn(2, 7, 4), tmp_path / "b", axes=AXES)
 
 
 def test_an_assumption_that_gets_lost_ends_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

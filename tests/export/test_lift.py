@@ -221,3 +221,41 @@ def test_a_lifted_name_that_is_taken_is_named(tmp_path):
 def test_a_bare_layer_has_its_state_anyway(tmp_path):
     signature = export(nn.LSTM(5, 4), X, tmp_path / "bundle", state="lift").signature
     assert [(state.input, state.output) for state in signature.states] == [("h_0", "h_n"), ("c_0", "c_n")]
+
+
+class FromAMoment(nn.Module):
+    """Something changes far on: after a minute at 50 steps a second, or once enough has been summed."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.gru = how, nn.GRU(5, 6, batch_first=True)
+
+    def forward(self, x):
+        y, _ = self.gru(x)
+        if self.how == "a minute":
+            late = (torch.arange(x.size(1)) * 0.02 > 60.0)[None, :, None]
+        else:
+            late = (x.abs().cumsum(1) > 50_000.0)[..., :1]
+        return torch.where(late, y * 0.5, y)
+
+
+@pytest.mark.parametrize(("how", "operator"), [("a minute", "aten.arange"), ("a sum", "aten.cumsum")])
+def test_what_changes_far_on_by_the_number_of_the_step_is_refused(tmp_path, how, operator):
+    with pytest.raises(ExportError, match=rf"follow the number of a step.*{operator}"):
+        export(FromAMoment(how), X, tmp_path / "b", axes=AXES, state="lift", formats=["onnx"])
+
+
+class SumsFeatures(nn.Module):
+    """Numbers and sums along another axis than the sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(5, 6, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(x.cumsum(2) * torch.arange(x.size(2)))[0]
+
+
+def test_numbers_along_another_axis_are_no_steps(tmp_path):
+    bundle = export(SumsFeatures(), X, tmp_path / "b", axes=AXES, state="lift", formats=["onnx"])
+    assert [state.input for state in bundle.signature.states] == ["gru_h_0"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import linecache
+import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -81,6 +83,45 @@ class Watched:
         return found[0][0] if found and found[0][1] > 1 else None
 
 
+_TEXTS = ("__str__", "__repr__", "__format__")
+_TELLS = re.compile(r"(print|warn|warnings\.\w+|log|logs?\w*\.\w+|_log\w*\.\w+)\(")
+"""Lines that make text for people to read, which decides nothing."""
+
+
+@contextmanager
+def texts(names: Mapping[int, str], stop: Callable[[Place, torch.SymInt], None]) -> Iterator[None]:
+    """While this lasts, `stop` is told where code of the user's makes text of a size, as `heads[str(x.shape[1])]`.
+
+    A name is a decision by size of which no comparison shows.
+    """
+    methods = {name: getattr(torch.SymInt, name) for name in _TEXTS}
+
+    def note(name: str) -> Any:
+        def method(size: torch.SymInt, *more: Any) -> str:
+            frame = sys._getframe(1)
+            if not _tells(frame.f_code.co_filename) and size.node.expr.free_symbols:
+                found = place(frame, names, int(size.node.hint))
+                if found is not None and not _TELLS.match(found.code):
+                    stop(found, size)
+            text: str = methods[name](size, *more)
+            return text
+
+        return method
+
+    for name in methods:
+        setattr(torch.SymInt, name, note(name))
+    try:
+        yield
+    finally:
+        for name, method in methods.items():
+            setattr(torch.SymInt, name, method)
+
+
+def _tells(file: str) -> bool:
+    """Whether text that this file makes is no text of the user's: PyTorch's, ours, or that of Python's own logging."""
+    return file.startswith((*OURS, str(Path(logging.__file__).parent)))
+
+
 @contextmanager
 def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
     """While this lasts, end the trace where a symbolic size becomes a plain number in code of the user's."""
@@ -118,6 +159,10 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
                     stop(count.node.hint, sys._getframe(1), count.node.expr)
             return func(*args, **(kwargs or {}))
 
+    def text(found: Place, size: torch.SymInt) -> None:
+        watched.raised.append(Fixed(found, size.node.expr))
+        raise watched.raised[-1]
+
     truth: Callable[[torch.SymBool], bool] = torch.SymBool.__bool__
 
     def compare(condition: torch.SymBool) -> bool:
@@ -126,18 +171,30 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
             watched.compared.append(found)
         return truth(condition)
 
+    floats: Callable[[torch.SymFloat], float] = torch.SymFloat.__float__
+
+    def plain(number: torch.SymFloat) -> float:
+        """As functions in C make of it, `math.hypot` and those of NumPy, which compare it where nobody sees."""
+        expression, frame = number.node.expr, sys._getframe(1)
+        value = floats(number)
+        if not frame.f_code.co_filename.startswith(OURS):
+            stop(int(value), frame, expression)
+        return value
+
     # Tracing tells that an axis was fixed, and not where: the size itself has to tell.
     fixed = {name: note(name) for name in methods}
     for name, method in fixed.items():
         setattr(torch.SymInt, name, method)
     torch.SymBool.__bool__ = compare  # type: ignore[method-assign]
+    torch.SymFloat.__float__ = plain  # type: ignore[method-assign]
     try:
-        with Iterations():
+        with Iterations(), texts(names, text):
             yield
     finally:
         for name, method in methods.items():
             setattr(torch.SymInt, name, method)
         torch.SymBool.__bool__ = truth  # type: ignore[method-assign]
+        torch.SymFloat.__float__ = floats  # type: ignore[method-assign]
 
 
 def _has_sizes(args: tuple[Any, ...], kwargs: Any) -> bool:

@@ -29,6 +29,11 @@ class Parts(tuple[Any, ...]):
         made.steps = steps
         return made
 
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        part = _sliced(index, self.steps)
+        return found if part is None else Parts.of(found, part[1])
+
 
 class Steps:
     """A range, or the numbers of an enumeration, whose number of steps follows sizes."""
@@ -47,6 +52,8 @@ class Steps:
         return plain(self.steps)
 
     def __getitem__(self, index: Any) -> Any:
+        if (part := _sliced(index, self.steps)) is not None:
+            return Steps(self._loops, self._first + self._step * part[0], self._step, part[1])
         return range(plain(self._first), plain(self._first + self._step * self.steps), plain(self._step))[index]
 
 
@@ -170,6 +177,22 @@ class Loops(TorchFunctionMode):
             count = count * tensors[0].shape[dim]
         shape[dim] = count
         return result.new_empty(shape)
+
+
+def _sliced(index: Any, length: Size) -> tuple[Size, Size] | None:
+    """Where a slice of so many steps starts, and how many it has, which is asked; None for other ways to read."""
+    if not isinstance(index, slice) or index.step not in (None, 1):
+        return None
+
+    def bound(value: Size | None, default: Size) -> Size:
+        if value is None:
+            return default
+        if value < 0:
+            return value + length if value + length > 0 else 0
+        return value if value < length else length
+
+    start, stop = bound(index.start, 0), bound(index.stop, length)
+    return start, stop - start if start < stop else 0
 
 
 def _ask_for_steps(data: Tensor) -> None:

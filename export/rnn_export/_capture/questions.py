@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy
@@ -36,6 +36,8 @@ class Question:
         compares: whether it is a comparison.
         own: whether the user's code asked itself.
         proven: whether the answer is the same at all sizes.
+        before: what the run asked before this outside of loops, and what it was answered: elsewhere another answer
+            may lead past this question.
     """
 
     text: str
@@ -45,6 +47,14 @@ class Question:
     compares: bool
     own: bool
     proven: bool
+    before: tuple[tuple[Callable[[Sizes], Any], bool], ...] = ()
+
+    def asked(self, sizes: Sizes) -> bool:
+        """Whether what comes before is answered at these sizes as in the run, so that the model comes to ask this."""
+        try:
+            return all(bool(answer(sizes)) is was for answer, was in self.before)
+        except (ZeroDivisionError, OverflowError, ValueError):
+            return False
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class Edge:
 def questions(found: Survey) -> list[Question]:
     """What a run asked, each thing once; of what each step of a loop asks, what the first and the last ones do."""
     asked: dict[str, Question] = {}
+    before: dict[str, tuple[Callable[[Sizes], Any], bool]] = {}
     names = {symbol: sympy.Symbol(axis, integer=True, positive=True) for axis, symbol in found.axes.items()}
     for record in found.records:
         for expression, index, count in _at_steps(record.expression, found.counts):
@@ -75,7 +86,14 @@ def questions(found: Survey) -> list[Question]:
                 continue
             there = (index.xreplace(names), count.xreplace(names))
             if set(found.axes) >= set(axes):
-                asked[text] = _question(text, record, axes, named, there)
+                question = _question(text, record, axes, named, there)
+                asked[text] = replace(question, before=tuple(before.values()))
+                if (
+                    question.compares
+                    and not question.proven
+                    and record.expression.free_symbols.isdisjoint(found.counts)
+                ):
+                    before[text] = (question.answer, bool(record.value))
     return list(asked.values())
 
 

@@ -83,7 +83,10 @@ class _Settling:
             if key in surveyed or not self._within(sizes) or self._too_long(sizes):
                 continue
             if len(surveyed) == SURVEYS:
-                break
+                raise ExportError(
+                    f"the model decides by its sizes in so many ways that {SURVEYS} surveys did not come to an end, "
+                    f"the last at {listed(sizes)}: take decisions by size out of the model, or declare limits"
+                )
             surveyed.add(key)
             todo += self._answer(self._survey(sizes), numbers)
         for number in numbers:
@@ -144,7 +147,9 @@ class _Settling:
         beyond: list[dict[str, int]] = []
         limited = False
         for turn in turns:
-            for size in _around(turn, turns):
+            around = _around(turn, turns)
+            first = self._first_asked(question, turn, sizes)
+            for size in dict.fromkeys([*around, *([first] if first is not None else [])]):
                 there = {**sizes, turn.axis: size}
                 if not self._within(there):
                     limited = True
@@ -152,7 +157,7 @@ class _Settling:
                 outcome = self._try(there)
                 if outcome == "same":
                     how.append(f"{turn.axis}={size}")
-                    if size == turn.outside and question.own:
+                    if size in (turn.outside, first) and question.own:
                         beyond.append(there)
                 elif size == turn.inside and outcome == "different":
                     raise _Unexplained(self._unlike(question, there))
@@ -165,6 +170,20 @@ class _Settling:
         settled = "limited" if limited else "tried"
         said = "; ".join(str(limit) for limit in map(self._said, question.axes) if limit) if limited else ", ".join(how)
         return replace(self._assumption(question, "tried", said), settled=settled), beyond  # type: ignore[arg-type]
+
+    def _first_asked(self, question: Question, turn: Edge, sizes: Sizes) -> int | None:
+        """The nearest size on the other side of an edge at which the model comes to ask, as it may at few there.
+
+        In `if T % 16 == 0: if T > 512:` the second is asked at multiples of 16 alone: 513 and 514 show nothing.
+        """
+        least, largest = self._bounds(turn.axis)
+        up = turn.outside > turn.inside
+        row = range(turn.outside, min(largest, turn.outside + DENSE) + 1) if up else range(turn.outside, least - 1, -1)
+        for size in row:
+            there = {**sizes, turn.axis: size}
+            if question.answer(there) not in (None, question.answer(sizes)) and question.asked(there):
+                return size
+        return None
 
     def _try(self, sizes: dict[str, int]) -> Outcome:
         outcome = self._trials.at(sizes)

@@ -22,6 +22,7 @@ from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
+from .._errors import ExportError
 from .._quiet import quiet
 from . import builtins, fixed
 from .loops import Loops
@@ -84,6 +85,7 @@ def survey(prepared: Prepared, sizes: Mapping[str, int]) -> Survey:
         Decisions(flat.answers),
         Capture(),
         loops,
+        fixed.texts(environment.names, _no_text),
     ):
         inputs = [
             torch.empty(_shape(tensor, prepared.axes[name], symbols), dtype=tensor.dtype)
@@ -94,6 +96,10 @@ def survey(prepared: Prepared, sizes: Mapping[str, int]) -> Survey:
         except Exception as error:
             found.error = error
     return found
+
+
+def _no_text(found: fixed.Place, size: torch.SymInt) -> None:
+    raise ExportError(f"it makes text of a size, and a graph has no names by size: {found}")
 
 
 def _shape(tensor: Tensor, axes: Mapping[int, str], symbols: Mapping[str, Any]) -> list[Any]:

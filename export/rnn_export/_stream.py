@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from rnn_runtime import TensorSpec
-
 from ._capture import Captured
 from ._capture.module import REFUSED
 from ._equal import FLOAT64, equal
@@ -21,11 +18,8 @@ from ._errors import ExportError
 from ._reference import Reference
 from ._shift import require_no_step_numbers
 
-STEPS = 257
-"""The least number of steps of a sequence that is cut."""
-LONG = 1031
-"""The least where a run of `STEPS` takes less than `QUICK` seconds."""
-QUICK = 0.2
+STEPS, LONG = 257, 1031
+"""The least number of steps of a sequence that is cut: of a model that loops in Python, and of any other."""
 SPLITS = (1, 5, 11)
 LARGEST = 2048
 """Numbers in the program up to this one may be lags and windows, which a sequence has to go beyond."""
@@ -46,15 +40,12 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
     limit = captured.signature.limit(axis)
     unusable = ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
     numbers = _numbers(captured)
-    steps = limit.nearest(max([STEPS, 3 * limit.min, *(2 * number + 3 for number in numbers)]))
+    least = STEPS if captured.has_loops else LONG
+    steps = limit.nearest(max([least, 3 * limit.min, *(2 * number + 3 for number in numbers)]))
     try:
-        start = time.perf_counter()
         whole, everything, seen = _whole(captured, reference, axis, steps)
-        if steps < LONG and limit.nearest(LONG) == LONG and time.perf_counter() - start < QUICK:
-            whole, everything, seen = _whole(captured, reference, axis, LONG)
     except REFUSED:
         raise unusable from None
-    steps = int(next(t.shape[spec.axes.index(axis)] for spec, t in _along(captured, whole, axis)))
     tried = 0
     near = {number + more for number in sorted(numbers)[-FEW:] for more in (0, 1)}
     splits = {*SPLITS, *near, steps // 2, steps - 1, limit.min, steps - limit.min}
@@ -100,10 +91,6 @@ def _whole(captured: Captured, reference: Reference, axis: str, steps: int) -> t
     drawn = reference.draw({**captured.sizes, axis: steps}, seed=0)
     whole = {name: torch.zeros_like(t) if name in reference.states else t for name, t in drawn.items()}
     return whole, *_watched(reference, _piece(captured, whole, axis, 0, steps))
-
-
-def _along(captured: Captured, inputs: dict[str, Tensor], axis: str) -> Iterator[tuple[TensorSpec, Tensor]]:
-    return ((spec, inputs[spec.name]) for spec in captured.signature.inputs if axis in spec.axes)
 
 
 def _numbers(captured: Captured) -> set[int]:

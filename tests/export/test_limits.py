@@ -331,8 +331,8 @@ def test_limits_that_do_not_fit_are_refused(axes: Any, text: str, tmp_path: Path
         export(Decides(), example(), tmp_path / "bundle", axes=axes)
 
 
-@pytest.mark.parametrize(("least", "most", "end"), [(3, 30, 30), (2, 20, 2)])
-def test_an_end_that_the_model_itself_refuses_is_refused(least: int, most: int, end: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("least", "most"), [(3, 30), (2, 20)])
+def test_an_end_that_the_model_itself_refuses_is_refused(least: int, most: int, tmp_path: Path) -> None:
     class Between(Decides):
         def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
             if not 3 <= x.size(1) <= 29:
@@ -340,7 +340,7 @@ def test_an_end_that_the_model_itself_refuses_is_refused(least: int, most: int, 
             return self.rnn(x, h)
 
     axes = {"x": {0: "batch", 1: Axis("sequence", min=least, max=most)}, "h": {1: "batch"}}
-    with pytest.raises(InputError, match=f"{least} to {most}, and eager PyTorch itself takes no input of size {end}"):
+    with pytest.raises(InputError, match=f"declared as {least} to {most}, and the model allows "):
         export(Between(), example(), tmp_path / "bundle", axes=axes, formats=["onnx"])
 
 

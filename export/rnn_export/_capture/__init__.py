@@ -91,6 +91,7 @@ class Captured(Prepared):
         trials = Trials(blank, candidate, draws, loops=self.rolled is not None, tolerance=tolerance)
         settled = settle_sizes(blank, trials, guards(self, self.program), surveys=not self.flat.stands_in)
         assert isinstance(settled, Captured)
+        limits.require_declared(self.limits, settled.limits)
         return replace(settled, signature=replace(self.signature, limits=limits.of(settled.limits, self.signature)))
 
     def within(self, sizes: Mapping[str, int]) -> bool:
@@ -121,6 +122,7 @@ def capture(
         ExportError: the model fails on its example, or cannot be captured.
     """
     prepared = prepare(model, example_inputs, axes=axes, input_names=input_names, state=state)
+    declared = prepared.limits
     decisions, witnesses = decide(prepared)
     decided = (assumption for decision in decisions for assumption in decision.assumptions)
     prepared = replace(prepared, assumptions=(*prepared.assumptions, *decided))
@@ -148,6 +150,7 @@ def capture(
     draws = [way.draw for way in sampler.ways()]
     trials = Trials(prepared, widened(program.module(check_guards=False)), draws, loops=rolled is not None)
     prepared = settle_sizes(prepared, trials, guards(prepared, program), surveys=rolled is None)
+    limits.require_declared(declared, prepared.limits)
     signature = replace(
         signature,
         lengths=specs[0] if specs else None,

@@ -87,6 +87,21 @@ def require(limits: Limits, sizes: Mapping[str, int]) -> None:
             )
 
 
+def require_declared(declared: Limits, found: Limits) -> None:
+    """See that limits which the user declared were not found to be too wide.
+
+    Raises:
+        InputError: the model does something else within, or takes no such sizes; names the line.
+    """
+    for axis, limit in declared.items():
+        new = found[axis]
+        if not limit.reason and (new.min, new.max) != (limit.min, limit.max):
+            raise InputError(
+                f"the limit of {axis!r} is declared as {limit.sizes}, and the model allows {new.sizes} "
+                f"({new.reason}): declare these sizes"
+            )
+
+
 def require_ends(
     limits: Iterable[LimitSpec], taken: Sequence[Mapping[str, int]], refused: Sequence[Mapping[str, int]]
 ) -> None:

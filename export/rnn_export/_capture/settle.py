@@ -197,6 +197,10 @@ class _Settling:
             return False
         if self._trials.at({**sizes, turn.axis: turn.outside}) != "refused" or self._returns(question, turn, sizes):
             return False
+        # The other axes may have to do with it: rows that come in as many as the batch has are refused for both.
+        for other in (1, 2, 3):
+            if self._trials.at({axis: other for axis in sizes} | {turn.axis: turn.outside}) != "refused":
+                return False
         self._set(turn, turn.inside, question)
         return True
 

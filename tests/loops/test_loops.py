@@ -193,12 +193,18 @@ class Otherwise(nn.Module):
         return h
 
 
-@pytest.mark.parametrize(("change", "steps"), [(each_fifth, 5), (at_twenty, 20), (after_nineteen, 20)])
-def test_what_a_loop_does_at_few_lengths_alone_is_seen(tmp_path, change, steps):
+def test_what_a_loop_does_at_each_fifth_length_is_refused_with_its_line(tmp_path):
     axes = {"x": {0: "batch", 1: "sequence"}}
-    with pytest.raises(ExportError, match=f"the loop of {steps} steps does something else than that of few"):
-        export(Otherwise(change), torch.randn(2, 4, 5), tmp_path / "bundle", axes=axes)
+    with pytest.raises(ExportError, match=r"`return h \* 2 if length % 5 == 0 else h` in Otherwise"):
+        export(Otherwise(each_fifth), torch.randn(2, 4, 5), tmp_path / "bundle", axes=axes)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [at_twenty, after_nineteen])
+def test_what_a_loop_does_at_few_lengths_alone_is_beyond_its_limit(tmp_path, change):
+    axes = {"x": {0: "batch", 1: "sequence"}}
+    (limit,) = export(Otherwise(change), torch.randn(2, 4, 5), tmp_path / "bundle", axes=axes).signature.limits
+    assert (limit.axis, limit.min, limit.max) == ("sequence", 1, 19)
 
 
 class ConstantsInSteps(nn.Module):

@@ -1753,9 +1753,9 @@ class StepsByData(nn.Module):
         return h
 
 
-@loop(refused="does something else than that of few")
+@loop()
 class StopsAtAHundred(nn.Module):
-    """Never makes more than a hundred steps, which no short trace shows."""
+    """Never makes more than a hundred steps, which no short trace shows: exported for up to a hundred."""
 
     def __init__(self):
         super().__init__()

@@ -141,6 +141,11 @@ _PLACED: dict[str, Any] = {
 _MATH = _mathematics()
 
 
+def packages_of(model: nn.Module) -> set[str]:
+    """The packages that a model's code stands in."""
+    return {type(module).__module__.partition(".")[0] for module in model.modules()} - _OWN
+
+
 @contextmanager
 def symbolic(model: nn.Module, more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     """While this lasts, the modules that a model's code stands in see these functions in the place of Python's.
@@ -152,7 +157,7 @@ def symbolic(model: nn.Module, more: Mapping[str, Any] = MappingProxyType({})) -
         more: further functions by their names, which come before these.
     """
     own = {**_PLACED, **more}
-    packages = {type(module).__module__.partition(".")[0] for module in model.modules()} - _OWN
+    packages = packages_of(model)
     spaces = [
         vars(module)
         for name, module in list(sys.modules.items())

@@ -7,6 +7,7 @@ answer turns. Where they agree there, the code behind that answer is surveyed in
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -23,6 +24,9 @@ from .trials import Outcome, Sizes, Trials, listed
 
 SURVEYS = 40
 """The most surveys of one model."""
+FEW = 8
+"""A line that asks more than so many things, as `while t < T` does at each step, is not followed further: each answer
+is tried, and what a loop counts itself has its own proof."""
 LONGEST_SURVEYED = 128
 """The largest size of an axis in a survey of a model whose loops it unrolls."""
 
@@ -68,6 +72,7 @@ class _Settling:
         self._others = [a for a in prepared.assumptions if a.kind not in OF_SIZES]
         self._asked = {a.text: a for a in prepared.assumptions if a.kind in OF_SIZES}
         self._tried: dict[tuple[int, ...], dict[str, int]] = {}
+        self._lines: Counter[str] = Counter()
 
     def run(self, guards: Survey | None, *, surveys: bool) -> Prepared:
         numbers: list[Question] = []
@@ -140,6 +145,7 @@ class _Settling:
         """How a comparison is settled, and sizes on its other side at which the model may ask more."""
         if question.proven:
             return self._assumption(question, "proven"), []
+        self._lines[question.place] += 1
         turns = edges(question, sizes, self._bounds)
         if not turns:
             return self._assumption(question, "proven", f"no size up to {LARGEST} turns it"), []
@@ -157,7 +163,7 @@ class _Settling:
                 outcome = self._try(there)
                 if outcome == "same":
                     how.append(f"{turn.axis}={size}")
-                    if size in (turn.outside, first) and question.own:
+                    if size in (turn.outside, first) and question.own and self._lines[question.place] <= FEW:
                         beyond.append(there)
                 elif size == turn.inside and outcome == "different":
                     raise _Unexplained(self._unlike(question, there))
@@ -199,7 +205,7 @@ class _Settling:
             return False
         # The other axes may have to do with it: rows that come in as many as the batch has are refused for both.
         for other in (1, 2, 3):
-            if self._trials.at({axis: other for axis in sizes} | {turn.axis: turn.outside}) != "refused":
+            if self._trials.at(dict.fromkeys(sizes, other) | {turn.axis: turn.outside}) != "refused":
                 return False
         self._set(turn, turn.inside, question)
         return True

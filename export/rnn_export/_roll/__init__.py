@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
@@ -81,7 +82,7 @@ def _roll(prepared: Prepared, error: FixedAxes, stride: int) -> tuple[Prepared, 
     draw = Sampler(prepared.names, prepared.axes, prepared.traced).draw
     require_alike(prepared, rolled, lengths)
     prepared = settle_sizes(prepared, Trials(prepared, widened(rolled), [draw], loops=True))
-    require_equal(prepared, rolled, lengths)
+    prepared = replace(prepared, limits=require_equal(prepared, rolled, lengths))
     return _with_steps(prepared, lengths, points[0]), rolled
 
 

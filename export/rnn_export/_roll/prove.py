@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
-from .._capture.limits import allowed
+from rnn_runtime import LimitSpec
+
+from .._capture.counting import counted
+from .._capture.limits import allowed, narrowed
 from .._capture.module import REFUSED, float64, wide_copy, widened
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
-from .._capture.survey import survey
 from .._equal import all_equal
 from .._quiet import quiet
 from .ir import Unalike
@@ -27,6 +29,10 @@ LONGEST_NAMED = 512
 """Of the numbers in a model's code, up to this one each is tried by itself: longer loops take long."""
 OTHERS = (0, -1, 3, 14)
 """How much larger the axes are that no loop goes over, in turn."""
+COUNTED = (11, 14)
+"""Two lengths at which it shows whether a model counts its steps itself."""
+FAR = 4099
+"""As many steps are tried where it does."""
 TOLERANCE = 1e-6
 """Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
 
@@ -40,26 +46,37 @@ def require_alike(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
     _require(prepared, rolled, [((n,) * len(lengths), 0) for n in LENGTHS[:4]], lengths)
 
 
-def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> None:
+def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> dict[str, LimitSpec]:
     """Run both in float64 at several lengths of the axes that loops go over, within the limits.
 
     Among them are the whole numbers in the model's code and attributes, and one beyond them all: a loop that does
     something else at some length, at some step or from there on, or stops there, shows, also where later steps forget.
     What a model asks of its sizes has been settled before; this finds what it asks of numbers that it counts itself.
 
+    Returns:
+        The limits, narrowed to the lengths that were tried where the model counts its steps itself.
+
     Raises:
         Unalike: they differ.
     """
-    # What the survey followed has been settled; a model that counts its steps itself may read its numbers anywhere.
-    counts_itself = not survey(prepared, prepared.sizes).counts
-    numbers = whole_numbers(prepared.flat.model, everywhere=counts_itself)
+    few, more = (_sizes(prepared, lengths, (n,) * len(lengths), 0, 0) for n in COUNTED)
+    names = counted(prepared, few, more) if allowed(prepared.limits, few) and allowed(prepared.limits, more) else []
+    numbers = whole_numbers(prepared.flat.model, everywhere=bool(names))
     named = {number for number in numbers if 0 < number <= LONGEST - 2}
     plain = [prepared.limits[one.axis] for one in lengths if one.size is None and one.axis in prepared.limits]
     ends = {end for limit in plain for end in (limit.min, limit.max) if end is not None}
     named |= {end for end in ends if end <= LONGEST - 2}
-    longest = max([LONG, *(number + 2 for number in named)])
+    longest = max([LONG, *(number + 2 for number in named), *([FAR] if names else [])])
+    if names:
+        longest = max([longest, *(limit.max for limit in plain if limit.max is not None)])
     longest = min([longest, *(limit.max for limit in plain if limit.max is not None)])
     _require(prepared, rolled, _trials(named, longest, lengths), lengths)
+    limits = dict(prepared.limits)
+    for one in lengths if names else ():
+        if one.size is None and (one.axis not in limits or limits[one.axis].max is None):
+            reason = f"the model counts {', '.join(names)} itself, and longer sequences were not tried"
+            limits = narrowed(limits, LimitSpec(one.axis, max=longest, reason=reason))
+    return limits
 
 
 def _require(

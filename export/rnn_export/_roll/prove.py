@@ -43,7 +43,7 @@ def require_alike(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
     Raises:
         Unalike: it is not, so that the loop was not understood.
     """
-    _require(prepared, rolled, [((n,) * len(lengths), 0) for n in LENGTHS[:4]], lengths)
+    _require(prepared, rolled, [((n,) * len(lengths), 0) for n in LENGTHS[:4]], lengths, others=(0,))
 
 
 def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> dict[str, LimitSpec]:
@@ -80,13 +80,17 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
 
 
 def _require(
-    prepared: Prepared, rolled: nn.Module, trials: Iterable[tuple[tuple[int, ...], int]], lengths: Sequence[Length]
+    prepared: Prepared,
+    rolled: nn.Module,
+    trials: Iterable[tuple[tuple[int, ...], int]],
+    lengths: Sequence[Length],
+    others: Sequence[int] = OTHERS,
 ) -> None:
     model, other = wide_copy(prepared.flat), wide_copy(rolled)
     compared = False
     sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
     for k, (point, rest) in enumerate(trials):
-        sizes = _sizes(prepared, lengths, point, rest, OTHERS[k % len(OTHERS)])
+        sizes = _sizes(prepared, lengths, point, rest, others[k % len(others)])
         if not allowed(prepared.limits, sizes):
             continue  # nobody asks for them
         drawn = sampler.draw(sizes, seed=point[0])

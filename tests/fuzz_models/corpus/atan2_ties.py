@@ -23,4 +23,3 @@ EXPORT = {'state': 'auto', 'axes': {'x': {0: 'batch', 1: 'time'}}}
 NEAR = {}
 CALLS = 1
 VALUES = ('normal', 'zeros', 'loud', 'huge', 'tiny', 'negative', 'equal', 'offset', 'ties')
-FAILS = "WRONG"

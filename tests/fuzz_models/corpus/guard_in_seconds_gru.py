@@ -24,4 +24,3 @@ EXPORT = {'state': 'auto', 'axes': {'x': {0: 'batch', 1: 'time'}}}
 NEAR = {'time': [150]}
 CALLS = 1
 VALUES = ('normal', 'zeros', 'loud', 'huge', 'tiny', 'negative', 'equal', 'offset', 'ties')
-FAILS = "WRONG"

@@ -32,4 +32,3 @@ EXPORT = {'state': 'auto', 'axes': {'x': {0: 'batch', 1: 'time'}, 'memory': {0: 
 NEAR = {'source': [50]}
 CALLS = 1
 VALUES = ('normal', 'zeros', 'loud', 'huge', 'tiny', 'negative', 'equal', 'offset', 'ties')
-FAILS = "WRONG"

@@ -136,7 +136,8 @@ def held(
         found = difference(got[name].astype(want.dtype), want, allowed)
         widened = min(EAGER_FACTOR * own.error, MOST * found.bound)
         bound = found.bound if tolerance is not None else max(found.bound, widened)
-        bound *= case.slack
+        if tolerance is None:
+            bound = min(bound * case.slack, max(EAGER_FACTOR * bound, MOST * found.bound))
         more = statistics(got[name], want, bound)
         passed, note = found.passed or (bool(np.isfinite(found.error)) and found.error <= bound), found.note
         line = table(eager.dtype.name, backend, precision)

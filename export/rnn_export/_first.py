@@ -77,7 +77,12 @@ class FirstRun:
                 last = number
         except (BrokenPipeError, ValueError):  # it died between two requests, or in the middle of a line
             pass
-        raise ExportError(self._why(graph, runs, last, child.wait()))
+        try:
+            code = child.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it lives, and says what nobody understands
+            child.kill()
+            code = child.wait()
+        raise ExportError(self._why(graph, runs, last, code))
 
     def _started(self) -> tuple[subprocess.Popen[str], Path]:
         if self._child is None or self._folder is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ class Edge:
 
 def questions(found: Survey) -> list[Question]:
     """What a run asked, each thing once; of what each step of a loop asks, what the first and the last ones do."""
-    asked: dict[str, Question] = {}
+    asked: dict[tuple[str, str], Question] = {}
     before: dict[str, tuple[Callable[[Sizes], Any], bool]] = {}
     names = {symbol: sympy.Symbol(axis, integer=True, positive=True) for axis, symbol in found.axes.items()}
     for record in found.records:
@@ -82,12 +83,13 @@ def questions(found: Survey) -> list[Question]:
             named = expression.xreplace(names)
             axes = tuple(sorted(symbol.name for symbol in named.free_symbols))
             text = str(named)
-            if not axes or text in asked:
+            key = (text, record.place)  # a line behind another condition asks anew
+            if not axes or key in asked:
                 continue
             there = (index.xreplace(names), count.xreplace(names))
             if set(found.axes) >= set(axes):
                 question = _question(text, record, axes, named, there)
-                asked[text] = replace(question, before=tuple(before.values()))
+                asked[key] = replace(question, before=tuple(before.values()))
                 if (
                     question.compares
                     and not question.proven
@@ -169,16 +171,26 @@ def edges(question: Question, sizes: Sizes, limits: Callable[[str], tuple[int, i
     found: list[Edge] = []
     for axis in question.axes:
         least, largest = limits(axis)
-        for row in (_up(sizes[axis], largest), range(sizes[axis] - 1, least - 1, -1)):
+        for row in (_up(sizes[axis], largest, _named(question)), range(sizes[axis] - 1, least - 1, -1)):
             found += itertools.islice(_turns(question, sizes, axis, row, here), most)
     return found
 
 
-def _up(start: int, largest: int) -> Iterator[int]:
-    size = start + 1
+def _up(start: int, largest: int, named: Collection[int]) -> Iterator[int]:
+    """Sizes from `start` on: each one to `DENSE`, then every third as large again, and those about numbers named."""
+    size, more = start + 1, sorted(named)
     while size <= largest:
         yield size
-        size += 1 if size < DENSE else size // 3
+        step = size + (1 if size < DENSE else size // 3)
+        yield from (number for number in more if size < number < min(step, largest + 1))
+        size = step
+
+
+def _named(question: Question) -> set[int]:
+    """The numbers of a question beyond `DENSE` that a size may be, as it is asked and divided by each other."""
+    found = {int(number) for number in re.findall(r"\d+", question.text)}
+    near = found | {a // b for a in found for b in found if b}
+    return {number + more for number in near if number >= DENSE for more in (-1, 0, 1)}
 
 
 def _turns(question: Question, sizes: Sizes, axis: str, row: Any, here: Any) -> Iterator[Edge]:

@@ -16,7 +16,7 @@ from rnn_runtime._signature import LimitSpec
 
 from .._errors import ExportError
 from .ledger import OF_SIZES, Assumption, Kind
-from .limits import allowed, narrowed
+from .limits import allowed, larger, narrowed
 from .prepare import Prepared
 from .questions import DENSE, LARGEST, Edge, Question, edges, questions
 from .survey import Survey, survey
@@ -51,8 +51,12 @@ def settle_sizes(prepared: Prepared, trials: Trials, guards: Survey | None = Non
 
 def _require_all(prepared: Prepared) -> None:
     """See that what the model asks at the traced sizes is settled: an assumption that got lost ends the export."""
-    known = {assumption.text for assumption in prepared.assumptions}
-    lost = [q for q in questions(survey(prepared, prepared.sizes)) if q.text not in known and (q.compares or q.place)]
+    known = {(assumption.text, assumption.place) for assumption in prepared.assumptions}
+    lost = [
+        q
+        for q in questions(survey(prepared, prepared.sizes))
+        if (q.text, q.place) not in known and (q.compares or q.place)
+    ]
     if lost:
         raise ExportError(
             f"the export lost sight of an assumption ({lost[0].text}: {lost[0].place or 'an operator of PyTorch'}), so "
@@ -70,13 +74,15 @@ class _Settling:
         self._trials = trials
         self._limits = dict(prepared.limits)
         self._others = [a for a in prepared.assumptions if a.kind not in OF_SIZES]
-        self._asked = {a.text: a for a in prepared.assumptions if a.kind in OF_SIZES}
+        self._asked = {(a.text, a.place): a for a in prepared.assumptions if a.kind in OF_SIZES}
         self._tried: dict[tuple[int, ...], dict[str, int]] = {}
         self._lines: Counter[str] = Counter()
 
     def run(self, guards: Survey | None, *, surveys: bool) -> Prepared:
         numbers: list[Question] = []
-        todo = [dict(self._prepared.sizes)] if surveys else []
+        # Two sizes of each axis: a list that is as long as an axis by chance is not so at the other.
+        both = [dict(self._prepared.sizes), larger(self._prepared.limits, self._prepared.sizes)]
+        todo = [sizes for sizes in both if sizes == both[0] or self._try(sizes) == "same"] if surveys else []
         surveyed: set[tuple[int, ...]] = set()
         while todo or guards is not None:
             if not todo and guards is not None:  # what the trace asked beyond what the model did
@@ -95,8 +101,8 @@ class _Settling:
             surveyed.add(key)
             todo += self._answer(self._survey(sizes), numbers)
         for number in numbers:
-            if number.text not in self._asked:
-                self._asked[number.text] = self._number(number)
+            if (number.text, number.place) not in self._asked:
+                self._asked[number.text, number.place] = self._number(number)
         return replace(
             self._prepared,
             limits=self._limits,
@@ -107,14 +113,19 @@ class _Settling:
     def _answer(self, found: Survey, numbers: list[Question]) -> list[dict[str, int]]:
         """Settle the comparisons of a run; numbers come last. Gives sizes at which the model may ask more."""
         beyond: list[dict[str, int]] = []
-        asked = [question for question in questions(found) if question.text not in self._asked]
+        texts = {text for text, _ in self._asked}  # of a trace, whose questions have no lines
+        asked = [
+            question
+            for question in questions(found)
+            if (question.text, question.place) not in self._asked and (question.place or question.text not in texts)
+        ]
         numbers += [question for question in asked if not question.compares and question.place]
         compared = [question for question in asked if question.compares]
         # Where a size on this side fails too, the limit that another question comes to may explain it.
         for waiting in (compared, later := list[Question]()):
             for question in waiting:
                 try:
-                    self._asked[question.text], more = self._settle(question, found.sizes)
+                    self._asked[question.text, question.place], more = self._settle(question, found.sizes)
                     beyond += more
                 except _Unexplained as error:
                     if waiting is later:
@@ -148,7 +159,7 @@ class _Settling:
         self._lines[question.place] += 1
         turns = edges(question, sizes, self._bounds)
         if not turns:
-            return self._assumption(question, "proven", f"no size up to {LARGEST} turns it"), []
+            return self._assumption(question, "tried", f"no size that was looked at up to {LARGEST} turns it"), []
         how: list[str] = []
         beyond: list[dict[str, int]] = []
         limited = False

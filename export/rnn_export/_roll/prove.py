@@ -108,8 +108,8 @@ def _require(
         compared = True
         if not all_equal(got, want, TOLERANCE):
             raise Unalike(f"the loop of {_said(point)} steps does something else than that of few")
-    if prepared.limits and not compared:
-        raise Unalike("the limits leave no length at which the rolled loop can be held against the model")
+    if not compared:
+        raise Unalike("there is no length at which the rolled loop can be held against the model")
 
 
 def _points(longest: int, count: int) -> list[tuple[int, ...]]:

@@ -222,6 +222,19 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
     rolled = None if unroll and captured.sequences <= set(sizes) else captured.rolled
     program = trace(prepared, rolled, whole=bool(specs) and all(spec.full for spec in specs))
     _tidied(program)
+    # Another trace, which may have gone another way: what it asks is settled anew.
+    of_sizes = tuple(a for a in prepared.assumptions if a.kind not in OF_SIZES)
+    fixed_sampler = replace(sampler, lengths=tuple(specs), axes=prepared.axes, example=prepared.traced)
+    trials = Trials(
+        replace(prepared, assumptions=of_sizes),
+        widened(program.module(check_guards=False)),
+        [way.draw for way in fixed_sampler.ways()],
+        loops=rolled is not None,
+    )
+    if prepared.sizes:
+        prepared = settle_sizes(
+            replace(prepared, assumptions=of_sizes), trials, guards(prepared, program), surveys=rolled is None
+        )
     names = [spec.name for spec in captured.signature.outputs]
     pairs = {state.input: state.output for state in captured.signature.states}
     signature, _, layers = describe(program, prepared, names, None, pairs)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.overrides import TorchFunctionMode
 
 from .builtins import length
@@ -198,7 +199,7 @@ def _sliced(index: Any, length: Size) -> tuple[Size, Size] | None:
 def _ask_for_steps(data: Tensor) -> None:
     """Ask whether a layer is given anything: eager PyTorch refuses no step, and ONNX Runtime ends the process."""
     for size in data.shape:
-        if isinstance(size, torch.SymInt):
+        if isinstance(size, torch.SymInt) and not free_unbacked_symbols(size):
             bool(size > 0)
 
 

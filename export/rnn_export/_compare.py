@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from rnn_runtime import InputError, MismatchError, Report, Row
-from rnn_runtime._report import Difference, scale
+from rnn_runtime._report import Difference
 from rnn_runtime._report import compare as difference
 from rnn_runtime._statistics import Statistics, statistics
 from rnn_runtime._tolerances import Tolerance, decides
@@ -103,7 +103,7 @@ def bundle_tolerance(golden: Sequence[Case], tolerance: float | None) -> dict[st
     for case in golden:
         for name, want in case.want.items():
             allowed, own = own_error(case, name, tolerance)
-            floor = min(EAGER_FACTOR * own.error / scale(want), MOST * allowed) if tolerance is None else 0.0
+            floor = min(EAGER_FACTOR * own.error / own.measure, MOST * allowed) if tolerance is None else 0.0
             found[name] = max(found.get(name, 0.0), allowed, floor if want.dtype.kind == "f" else 0.0)
     return found
 
@@ -134,7 +134,7 @@ def held(
             )
             continue
         found = difference(got[name].astype(want.dtype), want, allowed)
-        widened = min(EAGER_FACTOR * own.error, MOST * found.bound)
+        widened = min(EAGER_FACTOR * own.error / own.measure * found.measure, MOST * found.bound)
         bound = found.bound if tolerance is not None else max(found.bound, widened)
         if tolerance is None:
             bound = min(bound * case.slack, max(EAGER_FACTOR * bound, MOST * found.bound))

@@ -231,6 +231,7 @@ def export(
             lacks = lacking(eager)
             require_split(captured, lacks)
             report = replace(report, warnings=warnings(eager, lacks))
+            captured = replace(captured, assumptions=(*captured.assumptions, *reference.orders()))
             seal(
                 folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step, left_out
             )

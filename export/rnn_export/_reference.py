@@ -13,8 +13,11 @@ from torch import Tensor
 from rnn_runtime import InputError, LimitSpec, Signature
 from rnn_runtime._signature import DTYPES
 
+from ._capture.ledger import Assumption
 from ._capture.module import REFUSED, Flat, float64, wide_copy, widened
 from ._capture.sample import Sampler
+from ._capture.ties import Ties, Undefined
+from ._equal import FLOAT64, all_equal
 from ._errors import ExportError
 from ._quiet import quiet
 
@@ -42,13 +45,18 @@ class Case:
 
 
 class Reference:
-    """Runs the eager model, in its own precision and in float64."""
+    """Runs the eager model, in its own precision and in float64.
+
+    Attributes:
+        ties: the lines at which equal elements were put in an order that no result followed.
+    """
 
     def __init__(self, flat: Flat, signature: Signature, sampler: Sampler) -> None:
         self.signature = signature
         self._flat = flat
         self.wide = wide_copy(flat)
         self.states = {state.input for state in signature.states}
+        self.ties: set[str] = set()
         self._samplers = sampler.ways()
 
     @property
@@ -57,7 +65,12 @@ class Reference:
         return bool(self._flat.lifted)
 
     def case(self, sizes: Mapping[str, int], seed: int) -> Case | None:
-        """A case of these sizes; None where the eager model itself takes no input of these sizes."""
+        """A case of these sizes; None where the eager model itself takes no input of these sizes.
+
+        Raises:
+            Undefined: on all inputs that it takes the results follow the order of equal elements.
+        """
+        undefined: Undefined | None = None
         for again in range(DRAWS):
             for sampler in self._samplers:
                 inputs = sampler.draw(sizes, seed + 1000 * again)
@@ -65,6 +78,10 @@ class Reference:
                     return self.on(inputs, sizes)
                 except REFUSED:
                     continue
+                except Undefined as error:
+                    undefined = error
+        if undefined is not None:
+            raise undefined
         return None
 
     def cases(self, shapes: Sequence[Mapping[str, int]]) -> tuple[list[Case], list[dict[str, int]]]:
@@ -121,7 +138,7 @@ class Reference:
             inputs = [torch.from_numpy(array) for array in arrays]
             try:
                 one = self.on(inputs, case.sizes)
-            except REFUSED:
+            except (*REFUSED, Undefined):
                 continue
             if all(np.isfinite(want).all() for want in one.want.values()):
                 made.append(replace(one, slack=LARGE if change is _LARGE else 1.0))
@@ -130,6 +147,11 @@ class Reference:
     def runs(self, shapes: Sequence[Mapping[str, int]]) -> list[tuple[Mapping[str, int], Arrays]]:
         """Inputs of sizes that the eager model does not take: a graph may refuse them, and not end the process."""
         return [(sizes, {name: one.numpy() for name, one in self.draw(sizes, 0).items()}) for sizes in shapes]
+
+    def orders(self) -> list[Assumption]:
+        """For the ledger: where equal elements were put in an order, which no result followed."""
+        text = "no result follows the order of equal elements"
+        return [Assumption("value", text, place, "tried", "put the other way round") for place in sorted(self.ties)]
 
     def example(self) -> list[np.ndarray]:
         """The example inputs in order."""
@@ -148,8 +170,8 @@ class Reference:
         return {spec.name: result for spec, result in zip(self.signature.outputs, results, strict=True)}
 
     def on(self, inputs: Sequence[Tensor], sizes: Mapping[str, int]) -> Case:
-        """The case of given inputs, in order. Raises what the eager model raises."""
-        with quiet(), torch.no_grad():
+        """The case of given inputs, in order. Raises what the eager model raises, and Undefined."""
+        with quiet(), torch.no_grad(), Ties() as seen:
             eager = self._flat(*[tensor.clone() for tensor in inputs])  # a model may write into its inputs
         names = [spec.name for spec in self.signature.outputs]
         if len(eager) != len(names):
@@ -157,8 +179,16 @@ class Reference:
         for name, result in zip(names, eager, strict=True):
             if (dtype := str(result.dtype).removeprefix("torch.")) not in DTYPES:
                 raise ExportError(f"the output {name!r} is {dtype}, which NumPy has not: let the model return float32")
+        named = dict(zip([spec.name for spec in self.signature.inputs], inputs, strict=True))
         try:
-            want = self.float64(dict(zip([spec.name for spec in self.signature.inputs], inputs, strict=True)))
+            with seen:
+                want = self.float64(named)
+            if seen.places:
+                with Ties(turned=True):
+                    turned = self.float64(named)
+                if not all_equal(list(turned.values()), list(want.values()), FLOAT64):
+                    raise Undefined(seen.places)
+                self.ties |= seen.places
         except REFUSED as error:
             raise ExportError(
                 f"the model runs as it is and fails in float64, which results are held against: {error}. Let it "

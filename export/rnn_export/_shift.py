@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from ._capture import Captured
 from ._capture.module import REFUSED
-from ._capture.trials import widened
+from ._capture.trials import wide_candidate
 from ._equal import FLOAT64, equal
 from ._errors import ExportError
 from ._quiet import quiet
@@ -67,7 +67,7 @@ def require_no_step_numbers(captured: Captured, reference: Reference) -> None:
     nodes = [node for node in captured.program.graph.nodes if counts_steps(node)]
     if not nodes or captured.signature.lengths is not None:
         return
-    program = widened(captured.program.module(check_guards=False))
+    program = wide_candidate(captured.program.module(check_guards=False))
     assert isinstance(program, fx.GraphModule)
     drawn = reference.draw(captured.sizes, seed=0)
     inputs = [x.double() if x.is_floating_point() else x for x in (drawn[name] for name in captured.names)]

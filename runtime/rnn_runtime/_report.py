@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._statistics import Statistics
 
+APART = 1000.0
+"""How many times as large a value may be and still be a measure of another's rounding."""
+
 VERSION = 1
 """Of the JSON that `Report.to_json` writes; docs/report.md describes it. Another meaning of a key raises it."""
 
@@ -25,11 +28,13 @@ class Difference:
     """How far one array is from the one that was wanted.
 
     Attributes:
-        error: the largest absolute difference; inf where a NaN, an infinity, the shape or the dtype differs.
-        bound: the largest error that passes.
-        where: the index of the largest error, None where there is no error or no element to point to.
+        error: the absolute difference of the element that is furthest off for its measure; inf where a NaN, an
+            infinity, the shape or the dtype differs.
+        bound: the largest error of that element that passes.
+        where: its index, None where there is no error or no element to point to.
         passed: whether the error is within the bound.
         note: why an error that is no plain number came about.
+        measure: what a tolerance is a share of for that element; see `measures`.
     """
 
     error: float
@@ -37,12 +42,13 @@ class Difference:
     where: tuple[int, ...] | None
     passed: bool
     note: str = ""
+    measure: float = 1.0
 
 
 def compare(got: ArrayLike, want: ArrayLike, tolerance: float) -> Difference:
     """Compare an array with the one wanted, in float64.
 
-    Floats pass when error <= tolerance * max(1, largest finite |want|), with NaN where NaN is wanted and infinities
+    Floats pass when each error <= tolerance * its measure (see `measures`), with NaN where NaN is wanted and infinities
     equal. Integers and bools pass when they are equal. Shapes and dtypes must be the same.
     """
     a, b = np.asarray(got), np.asarray(want)
@@ -72,20 +78,32 @@ def _compare_floats(a: NDArray[np.float64], b: NDArray[np.float64], tolerance: f
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and differences beyond float64
         error = np.where(same, 0.0, np.abs(a - b))
         error[nan_differs] = math.inf
-        bound = tolerance * scale(b)
-    largest = float(error.max(initial=0.0))
+        measure = measures(b)
+    where = _largest(error / measure) if error.size else ()
+    largest, own = (float(error[where]), float(measure[where])) if error.size else (0.0, 1.0)
     note = ""
     if nan_differs.any():
         note = f"NaN in {int(nan_differs.sum())} places where one side has a number"
     elif math.isinf(largest):
         note = "an infinity differs"
-    where = _largest(error) if largest > 0 else None
-    return Difference(largest, bound, where, math.isfinite(largest) and largest <= bound, note)
+    bound = tolerance * own
+    passed = math.isfinite(largest) and largest <= bound
+    return Difference(largest, bound, where if largest > 0 else None, passed, note, own)
 
 
-def scale(want: NDArray[Any]) -> float:
-    """What a tolerance is a share of: the largest finite value, or 1 where that is less."""
-    return float(max(1.0, np.abs(want[np.isfinite(want)]).max(initial=0.0)))
+def measures(want: NDArray[Any]) -> NDArray[np.float64]:
+    """For each element what a tolerance is a share of: at least 1, and the largest value that rounds along with it.
+
+    A sum is rounded at the size of its largest part, so a small result may be as far off as the large ones beside it;
+    but for those more than `APART` times as large: the -1e9 of a mask lends nothing to the numbers that it leaves.
+    """
+    sizes = np.abs(np.where(np.isfinite(want), want, 0.0).astype(np.float64))
+    largest = float(sizes.max(initial=1.0))
+    if largest <= APART:
+        return np.full(want.shape, largest)
+    ordered = np.sort(sizes, axis=None)
+    reach = np.searchsorted(ordered, APART * np.maximum(1.0, sizes), side="right") - 1
+    return np.asarray(np.maximum(1.0, ordered[np.maximum(reach, 0)]))
 
 
 def _largest(error: NDArray[Any]) -> tuple[int, ...]:

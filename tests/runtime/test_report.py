@@ -29,6 +29,15 @@ def row(backend: str = "onnxruntime-cpu", error: float = 1e-7, passed: bool = Tr
         ([0.5, INF], 0.25, True),  # ... that is finite
         ([0.5, INF], 0.2500001, False),
         ([0.5, NAN], 0.25, True),
+        ([0.5, 1000.0], 250.0, True),  # a value may be a thousand times as large and still round along
+        ([0.5, 1000.0], 250.0001, False),
+        ([0.5, 1000.001], 0.25, True),  # beyond, as the -1e9 of a mask, it lends nothing
+        ([0.5, 1000.001], 0.2500001, False),
+        ([0.5, -1e9, 8.0], 2.0, True),
+        ([0.5, -1e9, 8.0], 2.000001, False),
+        ([3.0, -1e9, 3000.0], 750.0, True),
+        ([3.0, -1e9, 3001.0], 0.75, True),
+        ([3.0, -1e9, 3001.0], 0.7500001, False),
     ],
 )
 def test_both_sides_of_the_bound(want: list[float], error: float, passed: bool) -> None:
@@ -58,6 +67,16 @@ def test_nan_and_infinity_stand_where_they_should(got: list[float], want: list[f
     assert found.error == INF
     assert note in found.note
     assert compare(np.array(want, F), np.array(want, F), 0.0).passed
+
+
+def test_each_element_is_held_against_its_own_measure() -> None:
+    """The largest error is that of the mask, where it is rounding; the one that counts is small."""
+    want = np.array([0.5, -1e9], F)
+    found = compare(np.array([0.5 + 1e-3, -1e9 + 640], F), want, 1e-5)
+    assert (found.passed, found.where, found.measure) == (False, (0,), 1.0)
+    assert found.error == pytest.approx(1e-3, rel=1e-4)
+    assert found.bound == pytest.approx(1e-5)
+    assert compare(np.array([0.5 + 1e-6, -1e9 + 640], F), want, 1e-5).passed
 
 
 def test_shape_and_dtype_must_be_the_same() -> None:
@@ -98,10 +117,13 @@ def test_an_array_equals_itself(values: list[float], tolerance: float) -> None:
 def test_it_is_the_formula(pairs: list[tuple[float, float]], tolerance: float) -> None:
     got, want = np.array(pairs).T
     found = compare(got, want, tolerance)
-    assert found.error == max(abs(g - w) for g, w in pairs)
-    assert found.passed == (found.error <= tolerance * max(1.0, max(abs(w) for _, w in pairs)))
+    measures = [max(1.0, *(abs(v) for v in want if abs(v) <= 1000 * max(1.0, abs(w)))) for w in want]
+    errors = np.abs(got - want)
+    assert found.passed == all(e <= tolerance * m for e, m in zip(errors, measures, strict=True))
+    assert found.error / found.measure == max(errors / measures)
     if found.where is not None:
-        assert abs(got[found.where] - want[found.where]) == found.error
+        assert errors[found.where] == found.error
+        assert found.bound == tolerance * measures[found.where[0]]
 
 
 def test_a_report_that_compares_nothing_does_not_pass() -> None:

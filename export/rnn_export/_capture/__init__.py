@@ -32,7 +32,7 @@ from .scan_leaf import replace_scans
 from .settle import settle_sizes
 from .tidy import tidy
 from .trace import FixedAxes, at_other_sizes, guards, trace
-from .trials import Trials, widened
+from .trials import Trials, wide_candidate
 from .witness import Sample
 
 __all__ = ["Captured", "Decision", "Layer", "Prepared", "State", "capture", "fix", "prepare", "sequences", "traced"]
@@ -148,7 +148,7 @@ def capture(
     if specs and all(spec.full for spec in specs):  # what is packed is the whole, which need not be left open
         program, signature, _, layers = described(trace(prepared, rolled, whole=True))
     draws = [way.draw for way in sampler.ways()]
-    trials = Trials(prepared, widened(program.module(check_guards=False)), draws, loops=rolled is not None)
+    trials = Trials(prepared, wide_candidate(program.module(check_guards=False)), draws, loops=rolled is not None)
     prepared = settle_sizes(prepared, trials, guards(prepared, program), surveys=rolled is None)
     limits.require_declared(declared, prepared.limits)
     signature = replace(
@@ -227,7 +227,7 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
     fixed_sampler = replace(sampler, lengths=tuple(specs), axes=prepared.axes, example=prepared.traced)
     trials = Trials(
         replace(prepared, assumptions=of_sizes),
-        widened(program.module(check_guards=False)),
+        wide_candidate(program.module(check_guards=False)),
         [way.draw for way in fixed_sampler.ways()],
         loops=rolled is not None,
     )

@@ -29,6 +29,7 @@ class Sampler:
         sorted_lengths: longest first, as enforce_sorted=True wants them.
         full_lengths: the longest length is the whole axis, as a model needs that adds packed to padded data.
         short_lengths: the longest length is always below the axis; else in half of the draws.
+        masks: the masks of an example whose rows are first one value and then the other are drawn so; else any.
         normal: inputs drawn from a normal distribution whatever the example holds (initial states, whose example is
             zeros).
     """
@@ -41,6 +42,7 @@ class Sampler:
     sorted_lengths: bool = False
     full_lengths: bool = False
     short_lengths: bool = False
+    masks: bool = False
     normal: frozenset[str] = frozenset()
 
     @classmethod
@@ -57,10 +59,21 @@ class Sampler:
     def ways(self) -> list[Sampler]:
         """This one and, where there are lengths, those that draw what every model takes.
 
-        Models that pack with enforce_sorted=True, or add packed to padded data, refuse other lengths.
+        Models that pack with enforce_sorted=True, or add packed to padded data, refuse other lengths. The same with
+        masks that tell lengths, where the example has such.
         """
         more = [replace(self, sorted_lengths=True), replace(self, sorted_lengths=True, full_lengths=True)]
-        return [self, *(more if self.lengths else [])]
+        ways = [self, *(more if self.lengths else [])]
+        masks = any(self._is_mask(name, example) for name, example in zip(self.names, self.example, strict=True))
+        return [*ways, *(replace(way, masks=True) for way in ways if masks)]
+
+    def _is_mask(self, name: str, example: Tensor) -> bool:
+        """Whether each row along the last axis is one of two values first, and then the other, not all rows alike."""
+        if example.dim() < 2 or example.dim() - 1 not in self.axes[name] or example.unique().tolist() != [0, 1]:
+            return False
+        changes = (example[..., 1:] != example[..., :-1]).sum(-1)
+        first = example[..., 0][changes > 0].unique()
+        return bool((changes <= 1).all()) and len(first) == 1
 
     def draw(self, sizes: Mapping[str, int], seed: int) -> list[Tensor]:
         """Inputs in order. The same sizes and seed give the same values."""
@@ -85,6 +98,10 @@ class Sampler:
             return torch.randn(shape, generator=generator).to(example.dtype)
         if constant and example.dtype is torch.bool:
             return torch.randint(0, 2, shape, generator=generator).bool()
+        if self.masks and self._is_mask(name, example):
+            first = int(example[..., 0][example[..., 0] != example[..., -1]][0])
+            ends = torch.randint(1, shape[-1] + 1, (*shape[:-1], 1), generator=generator)
+            return torch.where(torch.arange(shape[-1]) < ends, first, 1 - first).to(example.dtype)
         return values[torch.randint(0, values.numel(), shape, generator=generator)]
 
     def _lengths(self, spec: LengthsSpec, batch: int, longest: int, generator: torch.Generator) -> Tensor:

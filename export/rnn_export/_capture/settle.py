@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-
 from rnn_runtime._signature import LimitSpec
 
 from .._errors import ExportError
@@ -137,10 +135,7 @@ class _Settling:
 
     def _survey(self, sizes: Sizes) -> Survey:
         found = survey(self._prepared, sizes)
-        if isinstance(found.error, GuardOnDataDependentSymNode):
-            # It ends at a value that a survey does not have; what comes after is held against the model by its files.
-            self._others.append(Assumption("value", "the survey ends at a value", "", "tried", listed(sizes)))
-        elif found.error is not None:
+        if found.error is not None:
             raise ExportError(
                 f"what the model asks of its sizes cannot be found out at {dict(sizes)}: "
                 f"{type(found.error).__name__}: {str(found.error).strip().partition(chr(10))[0]}"

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rnn_runtime._report import compare, scale
+from rnn_runtime._report import compare
 
-from .._equal import all_equal
+from .._equal import equal
 from .._errors import ExportError
 from .._quiet import quiet
-from .module import copied, float64, wide_copy
+from .module import copied, float64, wide_copy, widened
 from .prepare import Prepared
 
 TOLERANCE = 1e-6
@@ -37,7 +37,11 @@ Draw = Callable[[Sizes, int], list[Tensor]]
 """Inputs of given sizes, by a seed."""
 
 
-def widened(candidate: nn.Module) -> nn.Module:
+class NotTheModel(ExportError):
+    """The candidate is not the model already at the traced sizes."""
+
+
+def wide_candidate(candidate: nn.Module) -> nn.Module:
     """A copy of a module in float64, to be tried."""
     with quiet():  # PyTorch warns of its own ways to copy a program
         return wide_copy(candidate)
@@ -51,8 +55,13 @@ class Trials:
         candidate: what is to stand for it: takes and gives tensors as it does, in float64.
         draws: ways to draw inputs, of which the first that the eager model takes counts.
         loops: whether the model loops over an axis in Python.
-        tolerance: the largest error, times the largest value where that is above 1.
+        tolerance: the largest error, times |want| where that is above 1.
+
+    Attributes:
+        failure: what the candidate raised in the last run, if it did.
     """
+
+    failure: Exception | None = None
 
     def __init__(
         self,
@@ -69,37 +78,39 @@ class Trials:
         self._candidate = candidate
         self._draws = draws
         self._longest = LONGEST_LOOP if loops else LONGEST
-        self._tolerance = tolerance
         self._known: dict[tuple[int, ...], Outcome] = {}
-        self._calibrate()
+        self._tolerances = self._calibrated(tolerance)
 
-    def _calibrate(self) -> None:
-        """See that the candidate is the model at the traced sizes, and take a wider tolerance where the model rounds.
+    def _calibrated(self, tolerance: float) -> list[float]:
+        """See that the candidate is the model on the traced inputs; of each output how far they may be apart.
 
-        A model that goes to bfloat16 on its way is as far off itself in float64 as in float32.
+        That is more where the model rounds: one that goes to bfloat16 on its way is as far off itself in float64 as in
+        float32.
         """
-        if self.at(self._prepared.sizes) != "different":
-            return
-        self._tolerance = max(self._tolerance, min(ROUGHEST, 8 * self._own_error()))
-        self._known.clear()
-        if self.at(self._prepared.sizes) == "different":
-            raise ExportError(
-                f"what was captured is not the model, already at {listed(self._prepared.sizes)}: it may keep state "
+        prepared = self._prepared
+        want = self._wanted(prepared.traced)
+        if isinstance(want, Exception):
+            raise ExportError(f"the model fails in float64, which results are held against: {want}") from want
+        self._tolerances = [tolerance] * len(want)
+        if self._outcome(prepared.traced, want) == "different":
+            self._tolerances = [max(tolerance, min(ROUGHEST, 8 * error)) for error in self._own_errors(want)]
+        if self._outcome(prepared.traced, want) == "different" or self.at(prepared.sizes) == "different":
+            raise NotTheModel(
+                f"what was captured is not the model, already at {listed(prepared.sizes)}: it may keep state "
                 "between calls in a way that was not found, draw random numbers, or change its own parameters"
             )
+        return self._tolerances
 
-    def _own_error(self) -> float:
-        """How far eager PyTorch in the model's own precision is off, times the largest value where that is above 1."""
-        inputs = self._draws[0](self._prepared.sizes, 0)
-        with quiet(), torch.no_grad():
-            narrow = copied(self._prepared.flat)(*(x.clone() for x in inputs))
-            with float64():
-                wide = self._model(*(x.double() if x.is_floating_point() else x.clone() for x in inputs))
-        errors = [
-            compare(a.to(b.dtype).numpy(), b.numpy(), 0.0).error / scale(b.numpy())
-            for a, b in zip(narrow, wide, strict=True)
-        ]
-        return max((error for error in errors if math.isfinite(error)), default=0.0)
+    def _own_errors(self, want: Sequence[Tensor]) -> list[float]:
+        """How far eager PyTorch in the model's own precision is off, of each output, in what a tolerance is a share of.
+
+        0 where it gives something else altogether, which is no rounding.
+        """
+        narrow = self._narrow(self._prepared.traced)
+        if isinstance(narrow, Exception) or len(narrow) != len(want):
+            return [0.0] * len(want)
+        found = [compare(a.to(b.dtype).numpy(), b.numpy(), 0.0) for a, b in zip(narrow, want, strict=True)]
+        return [one.error / one.measure if math.isfinite(one.error) else 0.0 for one in found]
 
     def at(self, sizes: Sizes) -> Outcome:
         """What comes of these sizes."""
@@ -119,20 +130,46 @@ class Trials:
         return [self._prepared.axes[name] for name in self._prepared.names]
 
     def _try(self, sizes: Sizes) -> Outcome:
-        with quiet(), torch.no_grad(), float64():
-            for seed in range(4):
-                for draw in self._draws:
-                    inputs = [x.double() if x.is_floating_point() else x for x in draw(sizes, seed)]
-                    try:
-                        want = self._model(*(x.clone() for x in inputs))
-                    except Exception:  # whatever the model raises, it takes no such input
-                        continue
-                    try:
-                        got = self._candidate(*(x.clone() for x in inputs))
-                    except Exception:
-                        return "different"
-                    return "same" if all_equal(got, want, self._tolerance) else "different"
+        failed: Sequence[Tensor] | None = None
+        for seed in range(4):
+            for draw in self._draws:
+                want = self._wanted(inputs := draw(sizes, seed))
+                if not isinstance(want, Exception):
+                    return self._outcome(inputs, want)
+                failed = failed or inputs
+        assert failed is not None
+        if not isinstance(self._narrow(failed), Exception):
+            raise ExportError(
+                f"the model takes {listed(sizes)} as it is and fails in float64, which results are held against: "
+                f"{self._wanted(failed)}. Let it take its dtypes from its inputs and parameters"
+            )
         return "refused"
+
+    def _wanted(self, inputs: Sequence[Tensor]) -> Sequence[Tensor] | Exception:
+        """What a copy of the model gives in float64: what it keeps, no other run sees."""
+        try:
+            with quiet(), torch.no_grad(), float64():
+                return list(copied(self._model)(*map(widened, inputs)))
+        except Exception as error:  # whatever the model raises, it takes no such input
+            return error
+
+    def _narrow(self, inputs: Sequence[Tensor]) -> Sequence[Tensor] | Exception:
+        try:
+            with quiet(), torch.no_grad():
+                return list(copied(self._prepared.flat)(*(x.clone() for x in inputs)))
+        except Exception as error:
+            return error
+
+    def _outcome(self, inputs: Sequence[Tensor], want: Sequence[Tensor]) -> Outcome:
+        try:
+            with quiet(), torch.no_grad(), float64():
+                got = self._candidate(*map(widened, inputs))
+        except Exception as error:
+            self.failure = error
+            return "different"
+        self.failure = None
+        same = len(got) == len(want) and all(map(equal, got, want, self._tolerances))
+        return "same" if same else "different"
 
 
 def _product(sizes: object) -> int:

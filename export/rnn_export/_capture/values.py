@@ -210,7 +210,10 @@ class Decisions(TorchFunctionMode):
     def _by_tensor(self, natural: Callable[[], bool], value: Any) -> bool:
         if not self.traced:
             return self.decide(natural, self._inputs(value))
-        answer = None if _known(value) else self._answer()
+        if _known(value):
+            with _disable_current_modes():  # which would take its value away
+                return natural()
+        answer = self._answer()
         return natural() if answer is None else answer
 
     def _answer(self) -> bool | None:
@@ -311,6 +314,8 @@ def _bounded(x: Tensor, index: Any) -> Any:
                 if isinstance(end, Tensor):
                     end = end.item()
                 if isinstance(end, torch.SymInt) and free_unbacked_symbols(end):
+                    number: Any = end
+                    end = torch.scalar_tensor(number, dtype=torch.int64).clamp(max=x.shape[dim]).item()
                     torch._check(end >= 0)
                     torch._check(end <= x.shape[dim])
                 ends.append(end)

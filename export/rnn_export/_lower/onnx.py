@@ -196,6 +196,7 @@ def to_onnx(
     optimizer.remove_unused_nodes(model)
     with quiet():  # it says which it leaves alone
         DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # the one by hashes fails on transposed arrays
+    tidy.complete_twins(model.graph)
     tidy.tie_embeddings(model.graph)
     tidy.join_transpositions(model.graph)
     for k, node in enumerate(node for node in model.graph if node.op_type == "Scan"):

@@ -1,6 +1,7 @@
 """What a leaf's own lowering cannot see.
 
-Two transpositions, one of its output and one of batch_first, that are one; and a weight that two layers share.
+Two transpositions, one of its output and one of batch_first, that are one; a weight that two layers share; and two
+layers that compute the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import onnx_ir as ir
 DIRECTIONS_LAST, BATCH_FIRST = (0, 2, 1, 3), (1, 0, 2)
 """(sequence, directions, batch, hidden) -> (sequence, batch, directions, hidden), which a Reshape joins, and
 (sequence, batch, features) -> (batch, sequence, features)."""
+
+RECURRENT = ("RNN", "LSTM", "GRU")
 
 LARGE = 1 << 16
 """Bytes. A smaller weight is not worth a node."""
@@ -45,6 +48,24 @@ def tie_embeddings(graph: ir.Graph) -> None:
                 node.outputs[0].name = value.name
 
 
+def complete_twins(graph: ir.Graph) -> None:
+    """Have nodes of the same operator, inputs and attributes give the same outputs, whether they are taken or not.
+
+    ONNX Runtime makes one of such nodes, and fails where one gives an output that the other leaves out.
+    """
+    twins: dict[object, list[ir.Node]] = {}
+    for node in graph:
+        if node.op_type in RECURRENT:
+            attributes = [(one.name, str(one.value)) for one in node.attributes.values()]
+            twins.setdefault((node.op_type, tuple(node.inputs), tuple(attributes)), []).append(node)
+    several = [nodes for nodes in twins.values() if len(nodes) > 1]
+    for node, most in [(node, max(len(one.outputs) for one in nodes)) for nodes in several for node in nodes]:
+        given = next(output.name for output in node.outputs if output.name)
+        node.resize_outputs(most)
+        for k, output in enumerate(node.outputs):
+            output.name = output.name or f"{given}_beside_{k}"
+
+
 def join_transpositions(graph: ir.Graph) -> None:
     """Have the output of both directions transposed once, straight to batch first."""
     for last in [node for node in graph if _turns(node, BATCH_FIRST)]:
@@ -76,7 +97,7 @@ def _joins(node: ir.Node) -> bool:
 def _is_output(value: ir.Value | None) -> bool:
     """Whether a value is the output Y of a recurrent operator."""
     node = None if value is None else value.producer()
-    return node is not None and node.op_type in ("RNN", "LSTM", "GRU") and value is node.outputs[0]
+    return node is not None and node.op_type in RECURRENT and value is node.outputs[0]
 
 
 def _alone(node: ir.Node) -> ir.Node | None:

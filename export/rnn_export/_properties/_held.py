@@ -17,6 +17,7 @@ from rnn_runtime._report import Difference
 from rnn_runtime._tolerances import SLACK
 
 from .._capture.module import REFUSED
+from .._capture.ties import Undefined
 from .._compare import held
 from .._reference import Case, Reference
 
@@ -45,7 +46,7 @@ class Yardstick:
             }
             try:
                 case = self._reference.on([torch.from_numpy(array.copy()) for array in arrays], sizes)
-            except REFUSED as error:
+            except (*REFUSED, Undefined) as error:
                 raise OutOfDomain(str(error)) from None
             while len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]

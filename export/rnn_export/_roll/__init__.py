@@ -14,7 +14,7 @@ from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
 from .._capture.settle import settle_sizes
 from .._capture.trace import FixedAxes, at_other_sizes, at_sizes, trace_fixed
-from .._capture.trials import Trials, widened
+from .._capture.trials import NotTheModel, Trials, wide_candidate
 from .._errors import ExportError
 from . import loops, outline
 from .emit import emit
@@ -80,9 +80,13 @@ def _roll(prepared: Prepared, error: FixedAxes, stride: int) -> tuple[Prepared, 
     prepared, lengths, points, programs = _unrolled(prepared, error, stride)
     rolled = _rolled(programs, points, lengths, _places(prepared))
     draw = Sampler(prepared.names, prepared.axes, prepared.traced).draw
-    require_alike(prepared, rolled, lengths)
-    prepared = settle_sizes(prepared, Trials(prepared, widened(rolled), [draw], loops=True))
-    prepared = replace(prepared, limits=require_equal(prepared, rolled, lengths))
+    try:
+        trials = Trials(prepared, wide_candidate(rolled), [draw], loops=True)
+    except NotTheModel:
+        raise Unalike("written as a scan, it does something else already at the sizes of the example") from None
+    require_alike(prepared, trials, lengths)
+    prepared = settle_sizes(prepared, trials)
+    prepared = replace(prepared, limits=require_equal(prepared, trials, lengths))
     return _with_steps(prepared, lengths, points[0]), rolled
 
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import torch
-from torch import nn
-
 from rnn_runtime import LimitSpec
 
 from .._capture.counting import counted
 from .._capture.limits import allowed, narrowed
-from .._capture.module import REFUSED, float64, wide_copy, widened
 from .._capture.prepare import Prepared
-from .._capture.sample import Sampler
-from .._equal import all_equal
-from .._quiet import quiet
+from .._capture.trials import LONGEST_LOOP, Trials
 from .ir import Unalike
 from .lengths import Length
 from .named import whole_numbers
@@ -33,20 +27,18 @@ COUNTED = (11, 14)
 """Two lengths at which it shows whether a model counts its steps itself."""
 FAR = 4099
 """As many steps are tried where it does."""
-TOLERANCE = 1e-6
-"""Times the largest value where that is above 1. In float64 rounding stays far below, and a wrong step far above."""
 
 
-def require_alike(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> None:
+def require_alike(prepared: Prepared, trials: Trials, lengths: Sequence[Length]) -> None:
     """See that the rolled module is the model at lengths near those that it was made from.
 
     Raises:
         Unalike: it is not, so that the loop was not understood.
     """
-    _require(prepared, rolled, [((n,) * len(lengths), 0) for n in LENGTHS[:4]], lengths, others=(0,))
+    _require(prepared, trials, [((n,) * len(lengths), 0) for n in LENGTHS[:4]], lengths, others=(0,))
 
 
-def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Length]) -> dict[str, LimitSpec]:
+def require_equal(prepared: Prepared, trials: Trials, lengths: Sequence[Length]) -> dict[str, LimitSpec]:
     """Run both in float64 at several lengths of the axes that loops go over, within the limits.
 
     Among them are the whole numbers in the model's code and attributes, and one beyond them all: a loop that does
@@ -57,7 +49,7 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
         The limits, narrowed to the lengths that were tried where the model counts its steps itself.
 
     Raises:
-        Unalike: they differ.
+        Unalike: they differ, or no limit says which lengths were tried.
     """
     few, more = (_sizes(prepared, lengths, (n,) * len(lengths), 0, 0) for n in COUNTED)
     names = counted(prepared, few, more) if allowed(prepared.limits, few) and allowed(prepared.limits, more) else []
@@ -70,46 +62,49 @@ def require_equal(prepared: Prepared, rolled: nn.Module, lengths: Sequence[Lengt
     if names:
         longest = max([longest, *(limit.max for limit in plain if limit.max is not None)])
     longest = min([longest, *(limit.max for limit in plain if limit.max is not None)])
-    _require(prepared, rolled, _trials(named, longest, lengths), lengths)
+    while longest > LONG and max(_sizes(prepared, lengths, (longest,) * len(lengths), 0, 0).values()) > LONGEST_LOOP:
+        longest = longest * 3 // 4  # in steps of several each
+    compared = _require(prepared, trials, _trials(named, longest, lengths), lengths)
     limits = dict(prepared.limits)
     for one in lengths if names else ():
-        if one.size is None and (one.axis not in limits or limits[one.axis].max is None):
+        if len(one.number.free_symbols) > 1:
+            raise Unalike(
+                f"the model counts {', '.join(names)} itself, over as many steps as {one.number} says, which no limit "
+                "of one axis bounds: count with a tensor"
+            )
+        most = max(sizes[one.axis] for sizes in compared)
+        known = limits.get(one.axis, LimitSpec(one.axis)).max
+        if known is None or most < known:
             reason = f"the model counts {', '.join(names)} itself, and longer sequences were not tried"
-            limits = narrowed(limits, LimitSpec(one.axis, max=longest, reason=reason))
+            limits = narrowed(limits, LimitSpec(one.axis, max=most, reason=reason))
     return limits
 
 
 def _require(
     prepared: Prepared,
-    rolled: nn.Module,
-    trials: Iterable[tuple[tuple[int, ...], int]],
+    trials: Trials,
+    points: Iterable[tuple[tuple[int, ...], int]],
     lengths: Sequence[Length],
     others: Sequence[int] = OTHERS,
-) -> None:
-    model, other = wide_copy(prepared.flat), wide_copy(rolled)
-    compared = False
-    sampler = Sampler(prepared.names, prepared.axes, prepared.traced)
-    for k, (point, rest) in enumerate(trials):
+) -> list[dict[str, int]]:
+    """See that the candidate is the model at these lengths; the sizes that were compared."""
+    compared = []
+    for k, (point, rest) in enumerate(points):
         sizes = _sizes(prepared, lengths, point, rest, others[k % len(others)])
         if not allowed(prepared.limits, sizes):
             continue  # nobody asks for them
-        drawn = sampler.draw(sizes, seed=point[0])
-        inputs = [widened(tensor) for tensor in drawn]
-        with quiet(), torch.no_grad(), float64():
-            try:
-                want = model(*(tensor.clone() for tensor in inputs))
-            except (*REFUSED, NameError):
-                continue  # a length that the model itself does not take
-            try:
-                got = other(*(tensor.clone() for tensor in inputs))
-            except REFUSED as error:
-                reason = str(error).strip().splitlines()[0]
-                raise Unalike(f"the loop of {_said(point)} steps is another one than that of few ({reason})") from None
-        compared = True
-        if not all_equal(got, want, TOLERANCE):
-            raise Unalike(f"the loop of {_said(point)} steps does something else than that of few")
+        outcome = trials.at(sizes)
+        if outcome == "different":
+            said = _said(point)
+            if trials.failure is not None:
+                reason = (str(trials.failure).strip().splitlines() or [type(trials.failure).__name__])[0]
+                raise Unalike(f"the loop of {said} steps is another one than that of few ({reason})")
+            raise Unalike(f"the loop of {said} steps does something else than that of few")
+        if outcome == "same":
+            compared.append(sizes)
     if not compared:
         raise Unalike("there is no length at which the rolled loop can be held against the model")
+    return compared
 
 
 def _points(longest: int, count: int) -> list[tuple[int, ...]]:

@@ -34,6 +34,8 @@ from ._versions import require_good_versions
 MORE = 0.4
 """Further sizes and values are tried in eager PyTorch for this share of the time that the export has taken so far; the
 backends take about as long, so that all together takes less than twice as long. What there was no time for is noted."""
+LEAST = 5.0
+"""Seconds that they may always take, so that small models are compared at the same sizes on every machine."""
 
 
 @dataclass(frozen=True)
@@ -204,9 +206,10 @@ def export(
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]
-            further = more_shapes(captured.sizes, captured.sequences, [case.sizes for case in every])
-            further = [sizes for sizes in further if captured.within(sizes)]
-            more, left_out = reference.more(further, MORE * (time.monotonic() - start))
+            further = more_shapes(
+                captured.sizes, captured.sequences, [case.sizes for case in every], captured.signature.limits
+            )
+            more, left_out = reference.more(further, max(LEAST, MORE * (time.monotonic() - start)))
             if graph.exists():
                 first.require(graph, [*runs([*every, *more]), *reference.runs(refused)])
 

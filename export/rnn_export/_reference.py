@@ -256,14 +256,20 @@ def _within(limit: LimitSpec, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def more_shapes(
-    traced: Mapping[str, int], sequences: Collection[str], known: Sequence[Mapping[str, int]]
+    traced: Mapping[str, int],
+    sequences: Collection[str],
+    known: Sequence[Mapping[str, int]],
+    limits: Sequence[LimitSpec] = (),
 ) -> list[dict[str, int]]:
     """Further sizes, those that take least time first: batches about powers of two, and long sequences.
+
+    Then the far ends of limits. Of sizes outside of limits there are none.
 
     Args:
         traced: axis -> the size that was traced.
         sequences: the axes that recurrent layers run over.
         known: sizes that are tried already.
+        limits: of the axes.
     """
     long = [axis for axis in traced if axis in sequences]
     batches = [axis for axis in traced if axis not in sequences]
@@ -273,7 +279,13 @@ def more_shapes(
     for size in MORE_LENGTHS if long else ():
         # one axis alone: a picture of 500 by 500 would take all the time
         found.append({axis: size if axis == long[0] else traced[axis] if axis in long else 2 for axis in traced})
-    return [shape for shape in found if shape not in known]
+    few = {axis: 2 if axis in batches else traced[axis] for axis in traced}
+    ends = sorted(
+        (limit.max, limit.axis) for limit in limits if limit.max is not None and LONG_END < limit.max <= LAST_END
+    )
+    found += [{**few, axis: end} for end, axis in ends]
+    inside = [shape for shape in found if all(limit.allows(shape[limit.axis]) for limit in limits)]
+    return [shape for shape in inside if shape not in known]
 
 
 def _times(factor: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -306,4 +318,5 @@ FIXED = 4
 BATCHES = (1, 2, 7)
 LENGTHS = (1, 2, 13, 64)
 LONG_END = 600
-"""Of a limit, a longer end is not tried at each export: it takes long."""
+"""Of a limit, a longer end comes last, while there is time, and one beyond `LAST_END` never."""
+LAST_END = 5_000

@@ -43,6 +43,7 @@ class Prepared:
         limits: the sizes that the model is exported for, by axis; an axis that is not there takes any.
         assumptions: what was taken for granted, and how each was settled.
         tried: sizes at which the model was held against what stands for it.
+        counts: plain numbers that the model counts itself, which no survey follows.
     """
 
     flat: Flat
@@ -57,6 +58,7 @@ class Prepared:
     limits: dict[str, LimitSpec] = field(default_factory=dict, kw_only=True)
     assumptions: tuple[Assumption, ...] = field(default=(), kw_only=True)
     tried: tuple[Mapping[str, int], ...] = field(default=(), kw_only=True)
+    counts: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 def prepare(

@@ -15,6 +15,7 @@ from typing import Literal
 from rnn_runtime._signature import LimitSpec
 
 from .._errors import ExportError
+from .counting import counted
 from .ledger import OF_SIZES, Assumption, Kind
 from .limits import allowed, larger, narrowed
 from .prepare import Prepared
@@ -27,6 +28,8 @@ SURVEYS = 40
 FEW = 8
 """A line that asks more than so many things, as `while t < T` does at each step, is not followed further: each answer
 is tried, and what a loop counts itself has its own proof."""
+NUMBERS = (*range(1, 65), *(int(64 * 1.5**k) for k in range(1, 10)), 4099)
+"""Sizes at which the model's own code is given another plain number."""
 LONGEST_SURVEYED = 128
 """The largest size of an axis in a survey of a model whose loops it unrolls."""
 
@@ -43,20 +46,17 @@ def settle_sizes(prepared: Prepared, trials: Trials, guards: Survey | None = Non
     Raises:
         ExportError: something is neither true, nor right on its other side, nor a limit; names the line.
     """
-    settled = _Settling(prepared, trials).run(guards, surveys=surveys)
-    if surveys:
-        _require_all(settled)
+    settling = _Settling(prepared, trials)
+    settled = settling.run(guards, surveys=surveys)
+    for found in settling.surveys:
+        _require_all(settled, found)
     return settled
 
 
-def _require_all(prepared: Prepared) -> None:
-    """See that what the model asks at the traced sizes is settled: an assumption that got lost ends the export."""
+def _require_all(prepared: Prepared, found: Survey) -> None:
+    """See that what the model asks in a survey is settled: an assumption that got lost ends the export."""
     known = {(assumption.text, assumption.place) for assumption in prepared.assumptions}
-    lost = [
-        q
-        for q in questions(survey(prepared, prepared.sizes))
-        if (q.text, q.place) not in known and (q.compares or q.place)
-    ]
+    lost = [q for q in questions(found) if (q.text, q.place) not in known and (q.compares or q.place)]
     if lost:
         raise ExportError(
             f"the export lost sight of an assumption ({lost[0].text}: {lost[0].place or 'an operator of PyTorch'}), so "
@@ -77,6 +77,7 @@ class _Settling:
         self._asked = {(a.text, a.place): a for a in prepared.assumptions if a.kind in OF_SIZES}
         self._tried: dict[tuple[int, ...], dict[str, int]] = {}
         self._lines: Counter[str] = Counter()
+        self.surveys: list[Survey] = []
 
     def run(self, guards: Survey | None, *, surveys: bool) -> Prepared:
         numbers: list[Question] = []
@@ -108,7 +109,17 @@ class _Settling:
             limits=self._limits,
             assumptions=(*self._others, *self._asked.values()),
             tried=(*self._prepared.tried, *self._tried.values()),
+            counts=self._counts(),
         )
+
+    def _counts(self) -> tuple[str, ...]:
+        """The numbers that the model counts itself; all plain numbers where there was one survey alone."""
+        match self.surveys:
+            case [few, more, *_]:
+                return tuple(counted(few.numbers, more.numbers))
+            case [alone]:
+                return tuple(sorted(alone.numbers))
+        return self._prepared.counts
 
     def _answer(self, found: Survey, numbers: list[Question]) -> list[dict[str, int]]:
         """Settle the comparisons of a run; numbers come last. Gives sizes at which the model may ask more."""
@@ -140,6 +151,7 @@ class _Settling:
                 f"what the model asks of its sizes cannot be found out at {dict(sizes)}: "
                 f"{type(found.error).__name__}: {str(found.error).strip().partition(chr(10))[0]}"
             ) from found.error
+        self.surveys.append(found)
         return found
 
     def _too_long(self, sizes: Sizes) -> bool:
@@ -286,22 +298,37 @@ class _Settling:
         )
 
     def _number(self, question: Question) -> Assumption:
-        """A size that became a plain number: right where it was another and the candidate still the model."""
+        """A size that became a plain number: right where it was another and the candidate still the model.
+
+        What the model's own code makes of it nobody sees: it is limited to the sizes that were tried.
+        """
         here = question.answer(self._prepared.sizes)
         others = [sizes for sizes in self._tried.values() if question.answer(sizes) not in (None, here)]
-        wrong = False
-        for axis, size in itertools.product(question.axes, (1, 2)):
-            there = {**self._prepared.sizes, axis: size * self._prepared.sizes[axis] + 1}
-            if self._within(there) and question.answer(there) != here:
+        for axis in question.axes:
+            size = self._prepared.sizes[axis]
+            for there in (
+                {**self._prepared.sizes, axis: n} for n in (NUMBERS if question.own else (size + 1, 2 * size + 1))
+            ):
+                if not self._within(there) or question.answer(there) == here:
+                    continue
                 outcome = self._try(there)
+                if outcome == "different":
+                    raise ExportError(self._plain(question))
                 others += [there] if outcome == "same" else []
-                wrong |= outcome == "different"
-        if wrong or not others:
-            raise ExportError(
-                f"the model makes a plain number of a size ({question.text}): {question.place}. Use sizes of tensors "
-                "in tensor operations and plain arithmetic alone, or leave the axis out of `axes`"
-            )
-        return self._assumption(question, "tried", ", ".join(listed(sizes) for sizes in others[:3]))
+        if not others:
+            raise ExportError(self._plain(question))
+        if not question.own:
+            return self._assumption(question, "tried", ", ".join(listed(sizes) for sizes in others[:3]))
+        for axis in question.axes:
+            self._set(Edge(axis, 1, 2), max(sizes[axis] for sizes in others), question)
+        said = "; ".join(filter(None, map(self._said, question.axes)))
+        return replace(self._assumption(question, "tried", said), settled="limited")
+
+    def _plain(self, question: Question) -> str:
+        return (
+            f"the model makes a plain number of a size ({question.text}): {question.place}. Use sizes of tensors "
+            "in tensor operations and plain arithmetic alone, or leave the axis out of `axes`"
+        )
 
     def _assumption(self, question: Question, settled: Literal["proven", "tried"], how: str = "") -> Assumption:
         kind: Kind = "guard" if question.compares else "number"

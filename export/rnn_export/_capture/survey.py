@@ -25,6 +25,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from .._errors import ExportError
 from .._quiet import quiet
 from . import builtins, fixed
+from .counting import Numbers, watching
 from .loops import Loops
 from .mode import Capture
 from .module import copied
@@ -58,6 +59,7 @@ class Survey:
         axes: the symbol of each axis.
         records: in the order in which they came.
         counts: the symbol of a step's number, from 0 on -> how many steps its loop has.
+        numbers: plain ones in the model's functions, and how they ended.
         error: what ended the run early.
     """
 
@@ -65,6 +67,7 @@ class Survey:
     axes: dict[str, Any] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     counts: dict[Any, Any] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
     error: Exception | None = None
 
 
@@ -92,7 +95,8 @@ def survey(prepared: Prepared, sizes: Mapping[str, int]) -> Survey:
             for name, tensor in zip(prepared.names, prepared.traced, strict=True)
         ]
         try:
-            flat.named(*inputs)
+            with watching(builtins.packages_of(flat.model), found.numbers):
+                flat.named(*inputs)
         except Exception as error:
             found.error = error
     return found

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from rnn_runtime import LimitSpec
 
-from .._capture.counting import counted
 from .._capture.limits import allowed, narrowed
 from .._capture.prepare import Prepared
 from .._capture.trials import LONGEST_LOOP, Trials
@@ -23,8 +22,6 @@ LONGEST_NAMED = 512
 """Of the numbers in a model's code, up to this one each is tried by itself: longer loops take long."""
 OTHERS = (0, -1, 3, 14)
 """How much larger the axes are that no loop goes over, in turn."""
-COUNTED = (11, 14)
-"""Two lengths at which it shows whether a model counts its steps itself."""
 FAR = 4099
 """As many steps are tried where it does."""
 
@@ -51,8 +48,7 @@ def require_equal(prepared: Prepared, trials: Trials, lengths: Sequence[Length])
     Raises:
         Unalike: they differ, or no limit says which lengths were tried.
     """
-    few, more = (_sizes(prepared, lengths, (n,) * len(lengths), 0, 0) for n in COUNTED)
-    names = counted(prepared, few, more) if allowed(prepared.limits, few) and allowed(prepared.limits, more) else []
+    names = prepared.counts
     numbers = whole_numbers(prepared.flat.model, everywhere=bool(names))
     named = {number for number in numbers if 0 < number <= LONGEST - 2}
     plain = [prepared.limits[one.axis] for one in lengths if one.size is None and one.axis in prepared.limits]

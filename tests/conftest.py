@@ -1,3 +1,4 @@
+import functools
 import os
 import random
 import shutil
@@ -25,9 +26,20 @@ def cuda_is_here() -> bool:
 
 
 def pytest_configure(config):
+    _translate_once()
     # Slices of large suites change from run to run. The first process sets the seed, and its workers inherit it.
     os.environ.setdefault("RNN_EXPORT_SEED", str(random.SystemRandom().randrange(10**6)))
 
 
 def pytest_report_header(config):
     return f"slices of large suites: RNN_EXPORT_SEED={os.environ['RNN_EXPORT_SEED']}"
+
+
+def _translate_once() -> None:
+    """Have onnxscript make its table of operators once in a process: to make it takes a third of a small export."""
+    try:
+        from torch.onnx._internal._lazy_import import onnxscript_apis
+    except ImportError:  # where the runtime's tests run there is no PyTorch
+        return
+    make = onnxscript_apis.get_torchlib_ops
+    onnxscript_apis.get_torchlib_ops = functools.cache(make)

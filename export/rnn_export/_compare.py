@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from rnn_runtime import InputError, MismatchError, Report, Row
-from rnn_runtime._report import Difference
+from rnn_runtime._report import Difference, measures
 from rnn_runtime._report import compare as difference
 from rnn_runtime._statistics import Statistics, statistics
 from rnn_runtime._tolerances import Tolerance, decides
@@ -138,6 +138,8 @@ def held(
         bound = found.bound if tolerance is not None else max(found.bound, widened)
         if tolerance is None:
             bound = min(bound * case.slack, max(EAGER_FACTOR * bound, MOST * found.bound))
+            if case.loud:
+                bound = max(bound, MOST * allowed * float(measures(want).max(initial=1.0)))
         more = statistics(got[name], want, bound)
         passed, note = found.passed or (bool(np.isfinite(found.error)) and found.error <= bound), found.note
         line = table(eager.dtype.name, backend, precision)

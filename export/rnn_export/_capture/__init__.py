@@ -135,12 +135,6 @@ def capture(
         program: ExportedProgram,
     ) -> tuple[ExportedProgram, Signature, list[LengthsSpec], tuple[Layer, ...]]:
         _tidied(program)
-        if not graph.recurrent(program) and not isinstance(state, Mapping):
-            raise ExportError(
-                "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan, and no Python "
-                "loop goes over an axis in `axes`. Where it loops over time, name that axis in `axes`; where it makes "
-                "one step of a cell, name its state, as in state={'h': 'h_n'}; for other models use torch.onnx.export"
-            )
         return program, *describe(program, prepared, output_names, lengths, state)
 
     program, signature, specs, layers = described(program)

@@ -2,6 +2,9 @@ import functools
 import os
 import random
 import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,7 +29,9 @@ def cuda_is_here() -> bool:
 
 
 def pytest_configure(config):
-    _translate_once()
+    if find_spec("torch") is not None:  # where the runtime's tests run there is none
+        _translate_once()
+        config.add_cleanup(_share_the_child())
     # Slices of large suites change from run to run. The first process sets the seed, and its workers inherit it.
     os.environ.setdefault("RNN_EXPORT_SEED", str(random.SystemRandom().randrange(10**6)))
 
@@ -37,9 +42,28 @@ def pytest_report_header(config):
 
 def _translate_once() -> None:
     """Have onnxscript make its table of operators once in a process: to make it takes a third of a small export."""
-    try:
-        from torch.onnx._internal._lazy_import import onnxscript_apis
-    except ImportError:  # where the runtime's tests run there is no PyTorch
-        return
-    make = onnxscript_apis.get_torchlib_ops
-    onnxscript_apis.get_torchlib_ops = functools.cache(make)
+    from torch.onnx._internal._lazy_import import onnxscript_apis
+
+    onnxscript_apis.get_torchlib_ops = functools.cache(onnxscript_apis.get_torchlib_ops)
+
+
+def _share_the_child() -> Callable[[], None]:
+    """Have all exports of a process try their graphs in one child, unless it has died; how to end it."""
+    from rnn_export._first import FirstRun
+
+    start, said = FirstRun._started, FirstRun._said
+    shared = [FirstRun()]
+
+    def started(self: FirstRun) -> Any:
+        child = shared[0]._child
+        if child is not None and child.poll() is not None:
+            end()
+            shared[0] = FirstRun()
+        return start(shared[0])
+
+    def end() -> None:
+        shared[0].__exit__(None, None, None)
+
+    FirstRun._started = started  # type: ignore[method-assign]
+    FirstRun._said = lambda self: said(shared[0])  # type: ignore[method-assign]
+    return end

@@ -88,8 +88,8 @@ def export(
     backend agrees with eager PyTorch.
 
     Args:
-        model: any module that calls nn.RNN, nn.LSTM or nn.GRU, their functional forms, or rnn_export.scan, somewhere
-            inside.
+        model: any module. Layers (nn.RNN, nn.LSTM, nn.GRU and their functional forms), rnn_export.scan and Python
+            loops over an axis become operators and scans; a model without any is exported too, and has no state.
         example_inputs: a tensor, a tuple of forward's arguments, or a dict of them by name; arguments may nest tensors
             in tuples and dicts.
         path: the folder to write; it appears when everything passed.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +24,24 @@ LOADING = -1
 
 def child() -> None:
     """Answer the requests on stdin until it ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def say(number: int | None) -> None:
+        print(json.dumps(number), file=answers, flush=True)
+
     for line in sys.stdin:
         request = json.loads(line)
         with contextlib.suppress(Exception):
-            _make(Path(request["graph"]), Path(request["inputs"]), request["names"], request["runs"])
-        _say(None)
+            _make(Path(request["graph"]), Path(request["inputs"]), request["names"], request["runs"], say)
+        say(None)
 
 
-def _make(graph: Path, inputs: Path, names: list[str], runs: int) -> None:
-    _say(LOADING)
+def _make(graph: Path, inputs: Path, names: list[str], runs: int, say: Callable[[int], None]) -> None:
+    say(LOADING)
     session = _session.create(graph.read_bytes(), Device.parse("cpu"), None, graph.parent, 0)
     with np.load(inputs, allow_pickle=False) as arrays:
         for run in range(runs):
-            _say(run)
+            say(run)
             with contextlib.suppress(Exception):
                 session.run(None, {name: arrays[f"{run}.{k}"] for k, name in enumerate(names)})
-
-
-def _say(number: int | None) -> None:
-    print(json.dumps(number), flush=True)

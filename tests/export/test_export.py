@@ -453,18 +453,53 @@ class Branches(Net):
         ),
         (Raises(), "itself fails on its example inputs, before any export: ValueError: not today"),
         (Counts(), r"the model's result\[1\] is int"),
-        (nn.Linear(5, 3), "calls no recurrent layer"),
         (Branches(), r"decides by the value of a tensor \(`return super\(\).forward\(x\) if x.sum\(\) > 0"),
     ],
-    ids=["loop", "iterates", "raises", "counts", "linear", "branches"],
+    ids=["loop", "iterates", "raises", "counts", "branches"],
 )
 def test_what_cannot_be_exported_is_named_and_leaves_nothing(tmp_path, capfd, model, text):
-    axes = {"input" if isinstance(model, nn.Linear) else "x": AXES["x"]}
     with pytest.raises(ExportError, match=text) as caught:
-        export(model, X, tmp_path / "bundle", axes=axes)
+        export(model, X, tmp_path / "bundle", axes=AXES)
     assert caught.value.exit_code == 3
     assert names(tmp_path) == []
     assert capfd.readouterr() == ("", "")
+
+
+class Causal(nn.Module):
+    """A convolution over the steps before."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(5, 3, 3, padding=2)
+
+    def forward(self, x):
+        return self.conv(x.transpose(1, 2))[..., :-2].transpose(1, 2)
+
+
+class Sums(nn.Module):
+    """minGRU in its parallel form, by logarithms."""
+
+    def __init__(self):
+        super().__init__()
+        self.z, self.h = nn.Linear(5, 4), nn.Linear(5, 4)
+
+    def forward(self, x):
+        z = self.z(x)
+        kept = nn.functional.logsigmoid(-z).cumsum(1)
+        new = nn.functional.logsigmoid(z) + nn.functional.softplus(self.h(x)).log()
+        return (kept + (new - kept).logcumsumexp(1)).exp()
+
+
+@pytest.mark.parametrize("model", [nn.Linear(5, 3), Causal(), Sums()], ids=["linear", "causal", "sums"])
+def test_a_model_needs_no_recurrent_layer(tmp_path, model):
+    torch.manual_seed(0)
+    axes = {"input" if isinstance(model, nn.Linear) else "x": AXES["x"]}
+    bundle = export(model.eval(), X, tmp_path / "bundle", axes=axes)
+    assert (bundle.layers, bundle.signature.states) == ((), ())
+    assert {row.shape["sequence"] for row in bundle.report.rows} >= {1, 2, 13, 64, 500}  # along it, sizes are large
+    x = torch.randn(4, 40, 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(rnn_runtime.load(bundle).run(x.numpy())[0], model(x), atol=1e-5)
 
 
 def test_a_model_that_fails_is_named_where_axes_would_follow(tmp_path):

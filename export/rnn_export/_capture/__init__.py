@@ -19,7 +19,7 @@ from .._quiet import quiet
 from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
-from . import bare, graph, limits
+from . import bare, limits
 from .decide import Decision, decide
 from .describe import describe
 from .graph import Layer
@@ -67,7 +67,10 @@ class Captured(Prepared):
 
     @property
     def sequences(self) -> set[str]:
-        """The axes that recurrent layers run over."""
+        """The axes that recurrent layers run over; where there are none, all that are not the first of an input."""
+        if not self.layers:
+            inner = {axis for spec in self.signature.inputs for axis in spec.axes[1:] if isinstance(axis, str)}
+            return inner - {spec.axes[0] for spec in self.signature.inputs if spec.axes}
         return sequences(self.signature, [layer.axis for layer in self.layers])
 
     def with_tried(self, shapes: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:

@@ -95,7 +95,10 @@ def export(
     }
     arguments |= {name: value for name, value in given.items() if value is not None}
     bundle = export_model(path=output, **arguments)
-    layers = ", ".join(f"{layer.operator}{f' {layer.name}' if layer.name else ''}" for layer in bundle.layers)
+    layers = (
+        ", ".join(f"{layer.operator}{f' {layer.name}' if layer.name else ''}" for layer in bundle.layers)
+        or "no recurrent layer"
+    )
     click.echo(f"{target}: {layers}\n")
     click.echo(str(bundle.report))
     if bundle.refused:

@@ -66,7 +66,7 @@ def _signature(signature: Signature) -> None:
 
 def _contents(opened: Bundle) -> None:
     manifest = opened.manifest
-    click.echo("recurrent layers")
+    click.echo("recurrent layers" if manifest["layers"] else "no recurrent layers")
     for layer in manifest["layers"]:
         words = [layer["operator"], f"hidden_size {layer['hidden_size']}"]
         words += [f"{layer['num_layers']} layers"] if layer["num_layers"] > 1 else []

@@ -280,7 +280,10 @@ class StreamPool:
                 self._care.breaks(error)
             logging.getLogger("rnn_runtime").exception("the thread of a StreamPool failed, and the pool is closed")
         finally:
-            self._sweep()
+            try:
+                self._sweep()
+            except BaseException:  # nobody else would answer who waits, and what is done twice counts once
+                self._sweep()
 
     def _turn(self) -> bool:
         with self._lock, self._care:

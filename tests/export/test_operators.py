@@ -30,6 +30,13 @@ ROWS = {
         "x[:, 1:].mean(1)",
         "1.0 / (x + 1e-9)",
     ],
+    "attention": ["F.scaled_dot_product_attention(x, y, x, attn_mask=m[..., :1] & m[..., 1:2].mT)"],
+    "means of windows": ["F.adaptive_avg_pool1d(x.mT, 3)", "F.avg_pool2d(x[:, None], 2, divisor_override=3)"],
+    "losses": [
+        "F.cross_entropy(x.flatten(0, 1), k[..., 0].flatten(), reduction='none')",
+        "F.cross_entropy(x.flatten(0, 1), k[..., 0].flatten(), ignore_index=2, label_smoothing=0.1)",
+        "F.nll_loss(x.flatten(0, 1), k[..., 0].flatten(), ignore_index=1, reduction='sum')",
+    ],
     "maxima": ["x.max(1)"],
     "positions": ["x.argmax(-1)"],
     "sizes": [
@@ -114,3 +121,17 @@ def test_an_operator_without_a_translation_is_refused_by_name() -> None:
     captured = capture(Median(), torch.randn(2, 7, 4), axes={"x": {0: "batch", 1: "sequence"}}, state={})
     with pytest.raises(ExportError, match=r"operator 'median' has no translation: .*formats=\['torchscript'\]"):
         to_onnx(captured)
+
+
+class Cumulative(nn.Module):
+    """Has an operator whose translation is a loop of rounds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.logcumsumexp(1)
+
+
+def test_a_graph_without_loops_is_refused_where_an_operator_is_one() -> None:
+    captured = capture(Cumulative(), torch.randn(2, 7, 4), axes={"x": {0: "batch", 1: "sequence"}}, state={})
+    assert any(node.op_type == "Loop" for node in to_onnx(captured).graph)
+    with pytest.raises(ExportError, match=r"lowering='decomposed', but torch\.logcumsumexp is written as a Loop"):
+        to_onnx(captured, "decomposed")

@@ -219,6 +219,71 @@ m.float()
 m.long()
 m + x
 m * i
+torch.special.expit(x)
+torch.special.log1p(x)
+torch.special.erf(x)
+torch.special.i0(x)
+torch.special.log_ndtr(x)
+torch.special.ndtr(x)
+torch.digamma(x)
+torch.lgamma(x)
+torch.float_power(x, 2)
+torch.true_divide(x, y)
+torch.rsub(x, y)
+torch.subtract(x, y, alpha=2)
+torch.clip(x, -0.5, 0.5)
+torch.clamp(x, max=y)
+torch.clamp(i, min=j)
+torch.where(x > 0, 1.0, 0.0)
+torch.where(x > 0, x, 0.0)
+torch.where(m, i, 0)
+torch.nextafter(x, y)
+torch.ldexp(x, i.clamp(-9, 9))
+torch.frexp(x)[0]
+torch.positive(x)
+torch.logical_or(x, y)
+torch.isin(i, torch.tensor([1, 2, 3]))
+torch.isreal(x)
+torch.absolute(x)
+x.softmax(-1).log()
+x.mul(y).add(1.0)
+x.type_as(y)
+x.int()
+x.clamp(-100, 100).nan_to_num().to(torch.int32)
+x.clamp(0, 100).nan_to_num().to(torch.uint8)
+x.float().bfloat16().float()
+x.ge(0).float()
+x.gt(y).sum(-1)
+x.sub(x.mean(1, keepdim=True)).div(x.std(1, keepdim=True) + 1e-5)
+torch.ones_like(i)
+torch.empty_like(x).fill_(2.0)
+x.new_full((x.size(0), 3), 2.5)
+torch.zeros(x.size(0), x.size(1), dtype=torch.long)
+torch.bitwise_not(m)
+torch.bitwise_or(m, x > 0)
+torch.bitwise_left_shift(i.clamp(-9, 9), 2)
+i.to(torch.int32) * 2
+i.to(torch.int32) // 7
+i.to(torch.int32) % -7
+i.double() / 3
+i.clamp(min=0)
+i.square()
+i.float().sqrt()
+i.pow(3).clamp(-100, 100)
+i.remainder(5)
+i ** 2 % 7
+i.eq(0) | m
+F.rrelu(x)
+F.logsigmoid(-x)
+F.gumbel_softmax(x * 0, tau=1.0).shape[0] + x
+F.alpha_dropout(x, 0.5, False)
+torch.polar(x.abs(), y).real
+torch.view_as_complex(x.unflatten(-1, (2, 2))).abs()
+torch.complex(x, y).real
+torch.angle(x)
+torch.special.logit(x, eps=1e-6)
+torch.special.exp2(x)
+torch.nn.functional.normalize(x, dim=1, eps=1e-3)
 """
 
 REDUCTIONS = """
@@ -375,6 +440,88 @@ F.kl_div(x, y, reduction='none')
 F.binary_cross_entropy_with_logits(x, m.float(), reduction='none')
 F.cross_entropy(x.flatten(0, 1), k[..., 0].flatten(), reduction='none')
 F.nll_loss(x.flatten(0, 1), k[..., 0].flatten(), reduction='none')
+F.cross_entropy(x.flatten(0, 1), k[..., 0].flatten(), weight=torch.tensor([1.0, 0.5, 2.0, 1.5]))
+F.cross_entropy(x.flatten(0, 1), k[..., 0].flatten(), ignore_index=2, label_smoothing=0.1)
+F.cross_entropy(x.mT, k[..., 0], reduction='none')
+F.nll_loss(x.flatten(0, 1), k[..., 0].flatten(), ignore_index=1, reduction='sum')
+F.binary_cross_entropy(x.sigmoid(), m.float(), reduction='none')
+F.gaussian_nll_loss(x, y, y.abs() + 1, reduction='none')
+F.poisson_nll_loss(x, y, reduction='none')
+F.hinge_embedding_loss(x, m.float() * 2 - 1, reduction='none')
+F.margin_ranking_loss(x, y, m.float() * 2 - 1, reduction='none')
+F.triplet_margin_loss(x[:, 0], y[:, 0], x[:, -1], reduction='none')
+F.cosine_embedding_loss(x[:, 0], y[:, 0], m[:, 0, 0].float() * 2 - 1, reduction='none')
+F.smooth_l1_loss(x, y, beta=0.5)
+F.huber_loss(x, y, delta=2.0)
+x.sum(-1, dtype=torch.float64)
+x.mean(-1, keepdim=True)
+x.mean((1, 2), keepdim=True)
+x.amax(-1, keepdim=True)
+x.amin((1, 2))
+x.max(1, keepdim=True).values
+x.max(1).indices
+x.argmax(1, keepdim=True)
+x.var((0, 1), unbiased=False)
+x.std((1, 2))
+x.all(1)
+x.norm(p=0, dim=1)
+x.norm(p=0.5, dim=1)
+x.norm(p=4, dim=-1, keepdim=True)
+x.norm(p=-math.inf, dim=1)
+torch.linalg.norm(x, dim=-1)
+torch.linalg.vector_norm(x, dim=(1, 2))
+torch.linalg.vector_norm(x, ord=3, dim=-1)
+F.normalize(x, p=3.0, dim=1)
+F.normalize(x, p=math.inf, dim=1)
+F.pairwise_distance(x, y, p=1.0)
+F.cosine_similarity(x[:, :, None], y[:, None], dim=-1)
+x.renorm(2, 1, 1.0)
+x.logsumexp(1, keepdim=True)
+x.softmax(0)
+x.float().softmax(-1, dtype=torch.float64)
+F.softmax(x / 0.1, -1)
+F.gumbel_softmax(x, hard=False).sum(-1).round()
+x.cumsum(0)
+x.flip(1).cumsum(1).flip(1)
+torch.cumulative_trapezoid(x, dim=1)
+torch.trapezoid(x, dim=1)
+x.cumsum(1) / torch.arange(1, x.size(1) + 1)[:, None]
+x.exp().cumsum(1).log()
+x.diff(n=2, dim=1)
+x.diff(dim=1, prepend=x[:, :1])
+x.quantile(torch.tensor([0.25, 0.75]), dim=-1)
+x.nanquantile(0.5, dim=-1)
+x.msort()
+x.unique()
+torch.unique_consecutive(i[0, :, 0])
+torch.histc(x.clamp(-1, 1).nan_to_num(), 5)
+torch.bincount(k.flatten(), minlength=4)
+torch.argwhere(m)
+torch.count_nonzero(m)
+torch.cov(x[0])
+torch.corrcoef(x[0])
+i.amax(1)
+i.amin((1, 2))
+i.any(1)
+i.all(1)
+i.float().std(1)
+i.to(torch.int32).sum(1)
+i.to(torch.int32).cumsum(1)
+i.unique()
+m.any()
+m.all()
+m.sum(-1, keepdim=True)
+m.float().cumsum(1)
+m.long().cumsum(1).clamp(max=3)
+m.float().argmax(1)
+m.int().prod(1)
+m.to(torch.int64).min(1)
+(x * m).amax(1)
+x.masked_fill(~m, -math.inf).amax(1)
+x.masked_fill(~m, 0.0).sum(1) / m.sum(1).clamp(min=1)
+x.masked_fill(~m, -1e9).softmax(1)
+x.masked_fill(m, -math.inf).logsumexp(1)
+x.masked_fill(m, -math.inf).max(1)
 """
 
 PRODUCTS = """
@@ -395,6 +542,19 @@ F.scaled_dot_product_attention(x[:, None], y[:, None], x[:, None])
 F.scaled_dot_product_attention(x[:, None], y[:, None], x[:, None], is_causal=True)
 F.scaled_dot_product_attention(x[:, None], y[:, None], x[:, None], attn_mask=(m[:, :, :1] & m[:, :, 1:2].mT)[:, None])
 F.scaled_dot_product_attention(x[:, None], y[:, None], x[:, None], attn_mask=(x @ y.mT)[:, None])
+F.scaled_dot_product_attention(x, y, x, attn_mask=m[..., :1] & m[..., 1:2].mT)
+F.scaled_dot_product_attention(x, y, x, attn_mask=(x @ y.mT).masked_fill(m[..., :1], -math.inf))
+F.scaled_dot_product_attention(x, y, x, is_causal=True, scale=0.3)
+F.scaled_dot_product_attention(x[:, None], y[:, None, ::2], x[:, None, ::2], is_causal=True)
+torch.inner(x[0], y[0])
+torch.addmm(x[0] @ y[0].mT, x[0], y[0].mT, beta=0.5, alpha=2.0)
+torch.addmv(x[0, :, 0], x[0], y[0, 0], beta=0.5)
+torch.mv(x[0], y[0, 0])
+torch.einsum('bti,i->bt', x, torch.arange(4.0))
+torch.einsum('bti,bti->b', x, y)
+torch.einsum('...i,ij->...j', x, torch.arange(8.0).reshape(4, 2))
+torch.linalg.multi_dot([x[0], y[0].mT, x[0]])
+torch.vecdot(x, y)
 F.bilinear(x, y, torch.arange(32.0).reshape(2, 4, 4) / 9)
 x.matmul(torch.arange(4.0))
 torch.chain_matmul(x[0], y[0].mT)
@@ -515,6 +675,58 @@ x[:, : x.size(1) - int(x.size(1) * 0.07)]
 x.new_zeros(x.size(0), int(x.size(1) * 1.1)).sum() + x
 torch.zeros(x.size(0), x.size(1) + 1)
 x.view(-1, 4)
+x.scatter_reduce(-1, k, y, reduce='amin')
+x.scatter_reduce(-1, k, y, reduce='prod')
+x.scatter_reduce(-1, k, y, reduce='mean')
+x.scatter_reduce(-1, k, y, reduce='amax', include_self=False)
+x.index_put((k[0, 0],), y[: 4, :, :] * 0, accumulate=False).shape[0] + x
+x.masked_scatter(m, y)
+x.select_scatter(y[:, 0], 1, 0)
+x.slice_scatter(y[:, :1], 1, 0, 1)
+x.narrow(1, 0, 1)
+x.swapaxes(1, 2)
+x.permute(2, 0, 1)
+x.squeeze(1)
+x[:, None].squeeze(1)
+x.unsqueeze(-1)
+x.ravel()
+x.broadcast_to(2, -1, -1, -1)
+x.expand_as(y)
+x.view_as(y)
+x.rot90(1, (1, 2))
+x.fliplr()
+torch.hstack([x, y])
+torch.vstack([x, y])
+torch.dstack([x, y])
+torch.column_stack([x[0], y[0]])
+torch.atleast_3d(x)
+torch.block_diag(x[0], y[0])
+torch.cartesian_prod(x[0, :, 0], y[0, :, 0])
+torch.combinations(x[0, :, 0])
+torch.vander(x[0, :, 0], 3)
+torch.tensor_split(x, 2, dim=-1)
+torch.take(x, k)
+torch.repeat_interleave(x, torch.tensor([1, 2, 0, 1]), dim=-1)
+torch.tril_indices(x.size(1), x.size(1))
+torch.tril(torch.ones(x.size(1), x.size(1), dtype=torch.bool))
+torch.arange(x.size(1)).flip(0)[None, :, None] * x
+torch.arange(x.size(1))[None, :] < k[:, 0, :1]
+torch.arange(0.5, x.size(1) + 0.5) / x.size(1)
+F.embedding(k, torch.arange(12.0).reshape(4, 3), padding_idx=0)
+F.embedding_bag(k[:, 0], torch.arange(12.0).reshape(4, 3), mode='mean')
+x[torch.arange(x.size(0)), k[:, 0, 0] * 0]
+x[k[:, 0, 0] * 0]
+x[:, -1:]
+x[..., 1:-1]
+x[:, :, [True, False, True, True]]
+x.mT.contiguous().view(x.size(0), 2, -1)
+x[:, torch.randperm(1)]
+x.index_select(1, torch.zeros(3, dtype=torch.long))
+x * (x.size(1) - 1)
+x / max(1, x.size(1) - 1)
+x * divmod(x.size(1), 4)[1]
+x * math.isqrt(x.size(1))
+x.cumsum(1)[:, ::2]
 """
 
 SIGNALS = """
@@ -561,6 +773,12 @@ F.adaptive_avg_pool1d(x.mT, 3)
 F.adaptive_max_pool1d(x.mT, 1)
 F.adaptive_max_pool1d(x.mT, 3)
 F.adaptive_avg_pool2d(x[:, None], (1, 2))
+F.adaptive_avg_pool2d(x[:, None], (3, None))
+F.adaptive_avg_pool2d(x[:, None], 1)
+F.adaptive_avg_pool3d(x[:, None, None], (1, 3, 2))
+F.avg_pool2d(x[:, None], (3, 2), (2, 1), padding=1, divisor_override=5)
+F.avg_pool2d(x[:, None], (3, 2), (2, 1), ceil_mode=True, divisor_override=5)
+F.avg_pool2d(x[:, None], 2, padding=1, count_include_pad=False)
 F.conv1d(x.mT, torch.arange(24.0).reshape(2, 4, 3) / 9, padding=1)
 F.conv1d(x.mT, torch.arange(24.0).reshape(2, 4, 3) / 9, stride=2, dilation=2)
 F.conv1d(x.mT, torch.arange(8.0).reshape(4, 1, 2) / 9, groups=4, padding='same')
@@ -572,6 +790,29 @@ torch.fft.rfft(x, dim=-1).abs()
 torch.fft.fft(x, dim=-1).real
 F.grid_sample(x[:, None], y[:, :, None, :2], align_corners=False)
 F.dropout(x, 0.5, training=False)
+F.avg_pool1d(x.mT, 2)
+F.max_pool2d(x[:, None], 2, padding=1)
+F.lp_pool2d(x[:, None], 2, 2)
+F.adaptive_max_pool2d(x[:, None], (1, 2))
+F.adaptive_avg_pool1d(x.mT, 7)
+F.conv3d(x[:, None, None], torch.arange(4.0).reshape(1, 1, 1, 2, 2) / 9)
+F.conv1d(x.mT, torch.arange(8.0).reshape(4, 1, 2) / 9, groups=4, padding=1, dilation=2)
+F.conv_transpose1d(x.mT, torch.arange(16.0).reshape(4, 2, 2) / 9, stride=2, padding=1)
+F.conv_transpose2d(x[:, None], torch.arange(8.0).reshape(1, 2, 2, 2) / 9, stride=2)
+F.pixel_unshuffle(x[:, None], 2)
+F.channel_shuffle(x.mT, 2)
+F.fold(F.unfold(x[:, None], (1, 2)), (x.size(1), 4), (1, 2))
+F.upsample(x.mT, scale_factor=2)
+torch.fft.irfft(torch.fft.rfft(x, dim=-1), n=4, dim=-1)
+torch.fft.rfft(x, dim=1).abs()
+torch.hann_window(4) * x
+torch.hamming_window(4, periodic=False) * x
+F.layer_norm(x, (4,))
+F.group_norm(x.mT, 2)
+F.instance_norm(x.mT)
+F.batch_norm(x.mT, torch.zeros(4), torch.ones(4))
+F.rms_norm(x, (4,))
+F.local_response_norm(x.mT, 2)
 """
 
 LAYERS = """
@@ -596,6 +837,25 @@ nn.RNN(4, 3, batch_first=True)
 nn.RNN(4, 3, nonlinearity='relu', batch_first=True)
 nn.LSTM(4, 4, proj_size=2, batch_first=True)
 nn.GRU(4, 3, batch_first=True, bidirectional=True)
+nn.LayerNorm(4, bias=False)
+nn.BatchNorm1d(4, affine=False)
+nn.Conv1d(4, 4, 3, padding=2, dilation=2, groups=2)
+nn.ConvTranspose1d(4, 3, 3, stride=2)
+nn.Conv1d(4, 3, 4, padding='same')
+nn.Conv1d(4, 3, 3, padding=1, padding_mode='reflect')
+nn.Conv1d(4, 3, 3, padding=1, padding_mode='circular')
+nn.GLU()
+nn.Softmax(-1)
+nn.Hardtanh()
+nn.Threshold(0.1, 20.0)
+nn.Identity()
+nn.Flatten()
+nn.Dropout(0.5)
+nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+nn.MultiheadAttention(4, 2, batch_first=True, add_bias_kv=True)
+nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=True, activation='gelu')
+nn.LSTM(4, 3, 2, batch_first=True, bidirectional=True)
+nn.GRU(4, 3, batch_first=True, bias=False)
 """
 
 CHANNELS_FIRST = ("GroupNorm", "InstanceNorm", "BatchNorm", "LocalResponse", "Conv", "PReLU")
@@ -614,8 +874,16 @@ OPERATORS: list[tuple[str, str]] = [
 
 _TIES = "which of equal values comes first is not defined in PyTorch either; the values are right"
 _RECURRENT = (
-    "ONNX Runtime's LSTM and GRU turn NaN and infinities of their input into numbers; RNN and Scan pass them on"
+    "ONNX Runtime's LSTM, GRU and RNN with relu turn NaN and infinities of their input into numbers; RNN with tanh and "
+    "Scan pass them on"
 )
+_OVERFLOWS = "sums of terms beyond float32's largest number are infinite or NaN, as the order of the terms is"
+_WRAPS = "whole numbers beyond int64's largest wrap round in PyTorch and stay the largest in ONNX Runtime"
+_ATTENDED = "where scores are NaN or overflow, PyTorch's kernel for the CPU gives zeros"
+_SPECTRA = (
+    "a transform sums every term, in an order of its own: NaN and infinities get to other places, large ones lose more"
+)
+_SAMPLED = "which of the corners count at infinite or huge positions is not the same"
 _POOLED = "ONNX Runtime passes over NaN; PyTorch gives it"
 _TOGETHER = "of rows with infinities PyTorch gives NaN or the infinity, as its vectors happen to be filled"
 
@@ -628,8 +896,29 @@ LIMITS: dict[str, tuple[tuple[str, ...], str]] = {
     **{
         code: (("NaN", "+inf", "-inf", "rows of -inf", "every pair"), _RECURRENT)
         for code in LAYERS.strip().splitlines()
-        if "GRU" in code or "LSTM" in code
+        if "GRU" in code or "LSTM" in code or "relu" in code
     },
+    **{
+        code: (("1e30", "every pair"), _OVERFLOWS)
+        for code in (*PRODUCTS.strip().splitlines(), *PLACES.strip().splitlines())
+        if "x @ y" in code or code.startswith(("torch.bmm", "torch.einsum", "torch.cross", "torch.linalg.cross"))
+    },
+    **{
+        code: (("1e30", "+inf", "-inf", "NaN", "every pair"), _ATTENDED)
+        for code in PRODUCTS.strip().splitlines()
+        if code.startswith("F.scaled_dot_product_attention")
+    },
+    **{
+        code: (("1e30", "+inf", "-inf", "rows of -inf", "NaN", "every pair"), _SPECTRA)
+        for code in SIGNALS.strip().splitlines()
+        if code.startswith(("torch.fft", "torch.stft"))
+    },
+    **{
+        code: (("1e30", "+inf", "-inf", "rows of -inf", "NaN", "every pair"), _SAMPLED)
+        for code in SIGNALS.strip().splitlines()
+        if code.startswith("F.grid_sample")
+    },
+    "i.prod(-1)": (("1e30",), _WRAPS),
     **{
         code: (("NaN", "every pair"), _POOLED)
         for code in SIGNALS.strip().splitlines()
@@ -656,8 +945,8 @@ def values(codes: Sequence[str]) -> list[tuple[str, list[Tensor]]]:
     shown = [
         (label, [draw(name, label, shape) for name in names])
         for label, shape in _SHAPES.items()
-        # ONNX Runtime's recurrent operators end the process there; the runtime refuses an axis of no element.
-        if label != "no step" or not any(word in code for code in codes for word in ("nn.GRU", "nn.LSTM", "nn.RNN"))
+        # These operators of ONNX Runtime end the process there; the runtime refuses an axis of no element.
+        if label != "no step" or not any(word in code for code in codes for word in _DIE_OF_NOTHING)
     ]
     if any(word in code for code in codes for word in ("size(1)", "scale_factor", "pool")):
         shown += [(f"{n} steps", [draw(name, "random", (2, n)) for name in names]) for n in LENGTHS]
@@ -668,6 +957,8 @@ def values(codes: Sequence[str]) -> list[tuple[str, list[Tensor]]]:
         shown.append(("every pair", [x, y] if names == ["x", "y"] else [x * 1]))
     return shown
 
+
+_DIE_OF_NOTHING = ("nn.GRU", "nn.LSTM", "nn.RNN", "nn.GroupNorm", "F.group_norm")
 
 _SHAPES = {
     "random": (3, 5),

@@ -1,6 +1,7 @@
 """Python's own functions that make plain numbers of sizes, which fixes an axis, by functions that keep a size a size.
 
-`len`, `int`, `float`, `round`, `max` and `min`, and the functions of `math`.
+`len`, `int`, `float`, `round`, `max`, `min` and `divmod`, and the functions of `math`, also where a module has imported
+one by itself. Those that a graph has nothing for end the trace with their line.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._errors import ExportError
+from . import fixed
 from .values import Rows
 
 _OWN = {"torch", "rnn_export", "rnn_runtime", "builtins"}
@@ -114,31 +117,72 @@ def _extreme(name: str) -> Any:
     return function
 
 
+def _divmod(x: Any, y: Any) -> Any:
+    if any(isinstance(number, _Symbol) or _scripted(number) for number in (x, y)):
+        return x // y, x % y
+    return builtins.divmod(x, y)
+
+
+_Symbols: Any = torch
+_FOLLOWED: dict[str, Any] = {
+    "sqrt": _Symbols._sym_sqrt,
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "trunc": torch.sym_int,
+    "fabs": lambda x: abs(torch.sym_float(x)),
+    "isqrt": lambda x: torch.sym_int(_Symbols._sym_sqrt(x)),  # exact below 2**52, and so of every size
+}
+"""What functions of `math` are of symbolic sizes, where a program of torch.export may have them."""
+
+
+def _of_scripted(name: str, x: Tensor) -> Any:
+    """What a function of `math` is of a size as TorchScript's tracer has it; None where there is none."""
+    of_tensors = getattr(torch, {"isqrt": "sqrt", "fabs": "abs"}.get(name, name), None)
+    if of_tensors is None:
+        return None
+    result = of_tensors(x.to(torch.float64))
+    return result.to(torch.int64) if name in ("ceil", "floor", "trunc", "isqrt") else result
+
+
 def _mathematics() -> types.SimpleNamespace:
-    """The module `math` whose functions take sizes."""
+    """The module `math` whose functions take sizes, or say that they cannot."""
 
     def function(name: str) -> Any:
-        plain, of_symbols = getattr(math, name), getattr(torch, f"_sym_{name}", None)
-        of_tensors: Any = getattr(torch, name, None)
+        plain, of_symbols = getattr(math, name), _FOLLOWED.get(name)
 
-        def take(x: Any, *more: Any) -> Any:
-            if _scripted(x) and not more and of_tensors is not None:
-                result = of_tensors(x.to(torch.float64))
-                return result.to(torch.int64) if name in ("ceil", "floor", "trunc") else result
-            return of_symbols(x) if isinstance(x, _Symbol) and of_symbols is not None else plain(x, *more)
+        @functools.wraps(plain)
+        def take(*items: Any, **more: Any) -> Any:
+            alone = len(items) == 1 and not more
+            if alone and _scripted(items[0]) and (result := _of_scripted(name, items[0])) is not None:
+                return result
+            if alone and isinstance(items[0], _Symbol) and of_symbols is not None:
+                return of_symbols(items[0])
+            if torch.compiler.is_exporting() and any(isinstance(item, _Symbol) for item in items):
+                raise ExportError(fixed.unfollowed(f"math.{name}", fixed.place(sys._getframe(1), {})))
+            return plain(*items, **more)
 
         return take
 
-    names = ("sqrt", "cos", "sin", "tan", "cosh", "sinh", "tanh", "exp", "log", "log2", "ceil", "floor", "trunc")
-    known = {name: function(name) for name in names if hasattr(math, name)}
-    return types.SimpleNamespace(**{**vars(math), **known})
+    return types.SimpleNamespace(
+        **{name: function(name) if callable(value) else value for name, value in vars(math).items() if name[0] != "_"}
+    )
 
 
 _PLACED: dict[str, Any] = {
-    **{"len": length, "int": _int, "float": _float, "round": _round},
+    **{"len": length, "int": _int, "float": _float, "round": _round, "divmod": _divmod},
     **{"max": _extreme("max"), "min": _extreme("min")},
 }
 _MATH = _mathematics()
+_IN_PLACE: dict[int, Any] = {
+    id(math): _MATH,
+    **{id(value): getattr(_MATH, name) for name, value in vars(math).items() if callable(value) and name[0] != "_"},
+}
+"""What stands in for `math` and for each of its functions, which a module may have by `from math import sqrt`."""
+_BEFORE: dict[int, Any] = {
+    id(_MATH): math,
+    **{id(value): getattr(math, name) for name, value in vars(_MATH).items() if callable(value)},
+}
+"""The other way round."""
 
 
 def packages_of(model: nn.Module) -> set[str]:
@@ -165,18 +209,23 @@ def symbolic(model: nn.Module, more: Mapping[str, Any] = MappingProxyType({})) -
         and (isinstance(getattr(module, "__file__", None), str) or name == "__main__")
     ]
     placed = [(space, name) for space in spaces for name in own if name not in space and name not in _values_in(space)]
-    with_math = [(space, name) for space in spaces for name, value in list(space.items()) if value is math]
+    swapped = [
+        (space, name, value, _IN_PLACE[id(value)])
+        for space in spaces
+        for name, value in list(space.items())
+        if id(value) in _IN_PLACE
+    ]
     for space, name in placed:
         space[name] = own[name]
-    for space, name in with_math:
-        space[name] = _MATH
+    for space, name, _, instead in swapped:
+        space[name] = instead
     try:
         yield
     finally:
         for space, name in placed:
             space.pop(name, None)
-        for space, name in with_math:
-            space[name] = math
+        for space, name, value, _ in swapped:
+            space[name] = value
 
 
 def _values_in(space: Mapping[str, Any]) -> frozenset[str]:
@@ -231,12 +280,12 @@ def scripting() -> Iterator[None]:
         placed = [
             (space, name, own)
             for space in (vars(module) for module in list(sys.modules.values()) if isinstance(module, types.ModuleType))
-            for name, own in (*_PLACED.items(), *((name, _MATH) for name in space if space[name] is _MATH))
+            for name, own in (*_PLACED.items(), *((name, own) for name, own in space.items() if id(own) in _BEFORE))
             if space.get(name) is own
         ]
         for space, name, own in placed:
-            if own is _MATH:
-                space[name] = math
+            if id(own) in _BEFORE:
+                space[name] = _BEFORE[id(own)]
             else:
                 del space[name]
         try:

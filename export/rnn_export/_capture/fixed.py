@@ -56,12 +56,14 @@ class Fixed(Exception):
     Attributes:
         place: the line that did it.
         size: the size, an expression of SymPy in the tracer's symbols.
+        function: what made something else of it that no loop can come of, such as text; "" where one may.
     """
 
-    def __init__(self, place: Place, size: Any) -> None:
+    def __init__(self, place: Place, size: Any, function: str = "") -> None:
         super().__init__(str(place))
         self.place = place
         self.size = size
+        self.function = function
 
 
 @dataclass
@@ -126,18 +128,20 @@ def _tells(file: str) -> bool:
 def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
     """While this lasts, end the trace where a symbolic size becomes a plain number in code of the user's."""
     names = {id(module): name for name, module in model.named_modules()}
-    methods = {name: getattr(torch.SymInt, name) for name in ("__index__", "__int__")}
+    methods = {name: getattr(torch.SymInt, name) for name in ("__index__", "__int__", "bit_length", "as_integer_ratio")}
 
-    def stop(size: int, frame: FrameType, expression: Any) -> None:
+    def stop(size: int, frame: FrameType, expression: Any, function: str = "") -> None:
         found = place(frame, names, size) if expression.free_symbols else None
         if found is not None:
-            watched.raised.append(Fixed(found, expression))
+            watched.raised.append(Fixed(found, expression, function))
             raise watched.raised[-1]
 
     def note(name: str) -> Any:
-        def method(size: torch.SymInt) -> int:
-            expression = size.node.expr  # before the call, which makes a number of it
-            number: int = methods[name](size)
+        def method(size: torch.SymInt) -> Any:
+            expression, hint = size.node.expr, size.node.hint  # before the call, which makes a number of it
+            if name[0] != "_":
+                stop(hint, sys._getframe(1), expression, f"int.{name}")
+            number = methods[name](size)
             stop(number, sys._getframe(1), expression)
             return number
 
@@ -160,7 +164,7 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
             return func(*args, **(kwargs or {}))
 
     def text(found: Place, size: torch.SymInt) -> None:
-        watched.raised.append(Fixed(found, size.node.expr))
+        watched.raised.append(Fixed(found, size.node.expr, "text"))
         raise watched.raised[-1]
 
     truth: Callable[[torch.SymBool], bool] = torch.SymBool.__bool__
@@ -197,6 +201,22 @@ def watching(model: nn.Module, watched: Watched) -> Iterator[None]:
         torch.SymFloat.__float__ = floats  # type: ignore[method-assign]
 
 
+WRITE_IT = (
+    "Write it with +, -, *, //, %, min, max, abs, int, round, divmod, math.isqrt, sqrt, floor or ceil, or as a tensor, "
+    "as in torch.log(torch.tensor(x.size(1))); or leave the axis out of `axes`, which fixes it"
+)
+"""How a graph can have what a model computes of a size."""
+
+
+def unfollowed(function: str, where: Place | str | None) -> str:
+    """What to say where a function, or text, takes a size out of what a trace can follow."""
+    at = f", by {where}" if where else ""
+    return (
+        f"a size leaves what a graph can follow in {function}{at}: the graph would keep what it was at the example's "
+        f"size. {WRITE_IT}"
+    )
+
+
 def _has_sizes(args: tuple[Any, ...], kwargs: Any) -> bool:
     """Whether `split` is told the sizes of its parts, and so how many there are."""
     given = args[1] if len(args) > 1 else next(iter((kwargs or {}).values()), None)
@@ -204,7 +224,13 @@ def _has_sizes(args: tuple[Any, ...], kwargs: Any) -> bool:
 
 
 def place(frame: FrameType | None, names: Mapping[int, str], size: int = 0) -> Place | None:
-    """The line of the user's that runs, of which the modules' names are `names` by id; None where there is none."""
+    """The line of the user's that runs; None where there is none.
+
+    Args:
+        frame: the innermost frame.
+        names: the modules' names by id; where there are none, the module is told by its class.
+        size: the size that was traced.
+    """
     while frame is not None and frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     if frame is None:
@@ -218,8 +244,8 @@ def _module(frame: FrameType | None, names: Mapping[int, str]) -> str:
     """The innermost module whose method runs."""
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if id(owner) in names:
-            name = names[id(owner)].removeprefix("model").removeprefix(".")
+        if id(owner) in names or (not names and isinstance(owner, nn.Module)):
+            name = names.get(id(owner), "").removeprefix("model").removeprefix(".")
             return f"{type(owner).__name__} {name!r}" if name else type(owner).__name__
         frame = frame.f_back
     return "a function"

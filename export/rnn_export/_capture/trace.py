@@ -215,6 +215,8 @@ def _trace_once(
         if not watched.raised:
             raise _refusal(error, prepared, inputs, watched.repeated) from error
         size, place = watched.raised[-1].size, watched.raised[-1].place
+        if watched.raised[-1].function:
+            raise ExportError(fixed.unfollowed(watched.raised[-1].function, place)) from None
         found = {axis: own for axis, own in seen.items() if isinstance(own, torch.SymInt)}
         # Of axes that were made equal, the size has one symbol, which need not be that of the first.
         symbols = {axis: own.node._expr.free_symbols | own.node.expr.free_symbols for axis, own in found.items()}
@@ -303,6 +305,9 @@ def _refusal(
             f"the model decides by the value of a tensor{where}, and a graph has one way: use a number of that value "
             f"in tensor operations alone. {way_out(line.strip('`'))}"
         )
+    if isinstance(error, TypeError | AttributeError | ValueError) and re.search(r"\bSym(Int|Float)\b", text):
+        kind = "a key of a dict, a set or a cache" if "unhashable" in text else "a function of plain numbers alone"
+        return ExportError(fixed.unfollowed(f"{kind} ({text.strip().partition(chr(10))[0]})", line))
     scripted = [name for name, part in prepared.flat.model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     if scripted and isinstance(error, SpecViolationError):
         return ExportError(

@@ -199,10 +199,22 @@ def to_onnx(
     tidy.complete_twins(model.graph)
     tidy.tie_embeddings(model.graph)
     tidy.join_transpositions(model.graph)
+    if lowering == "decomposed":
+        _require_no_loops(model)
     for k, node in enumerate(node for node in model.graph if node.op_type == "Scan"):
         node.name = SCAN.format(k)
     _name(model, captured.signature)
     return model
+
+
+def _require_no_loops(model: ir.Model) -> None:
+    """Raises ExportError where a loop is left in a graph that is to have none."""
+    nodes = [node for graph in model.graphs() for node in graph]
+    if any(node.op_type in ("Loop", "Scan") for node in (*nodes, *(n for f in model.functions.values() for n in f))):
+        raise ExportError(
+            "lowering='decomposed', but torch.logcumsumexp is written as a Loop, in rounds: leave `lowering` out, or "
+            "compute it with torch.logaddexp step by step"
+        )
 
 
 def _said_of(text: str) -> str:
@@ -239,8 +251,10 @@ def _name(model: ir.Model, signature: Signature) -> None:
         for value, spec in zip(values, specs, strict=True):
             value.name = spec.name
             assert value.shape is not None
+            # What the tools infer of an operator over flattened axes may be a scalar: the signature knows the rank.
+            known = value.shape if len(value.shape) == len(spec.axes) else spec.axes
             value.shape = ir.Shape(
-                size if isinstance(size, int) else axis for size, axis in zip(value.shape, spec.axes, strict=True)
+                size if isinstance(size, int) else axis for size, axis in zip(known, spec.axes, strict=True)
             )
     _forget(model)
     model.metadata_props[METADATA_KEY] = signature.to_json()

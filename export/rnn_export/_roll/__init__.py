@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.traceback import preserve_node_meta
 
+from .._capture import fixed
 from .._capture.limits import Limits, allowed
 from .._capture.prepare import Prepared
 from .._capture.sample import Sampler
@@ -65,10 +66,29 @@ def roll(prepared: Prepared, error: FixedAxes) -> tuple[Prepared, Rolled]:
             first = first or reason
             if reason.final:
                 break
+            if stride == 1 and not _grows(prepared, error):
+                raise ExportError(
+                    f"{error}, and not in a loop over it: written out at more steps, the model does no more. "
+                    f"{fixed.WRITE_IT}"
+                ) from None
     raise ExportError(
         f"{error}. The loop cannot be rolled into one scan: {first}. Write it with rnn_export.scan, let a "
         "recurrent layer run over the axis, or leave the axis out of `axes`"
     ) from None
+
+
+def _grows(prepared: Prepared, error: FixedAxes) -> bool:
+    """Whether the model does more where what fixes an axis is larger, as it does in a loop of any stride."""
+    length = Length.of(error, strides=True)
+    limit = prepared.limits.get(length.axis)
+    short, long = LENGTHS[0], LENGTHS[0] * WIDEST + 1
+    if length.size is not None or (limit is not None and not all(map(limit.allows, (short, long)))):
+        return True  # which other sizes there would have to be is not known
+    try:
+        few, many = (len(trace_fixed(prepared, {length.axis: steps}).graph.nodes) for steps in (short, long))
+    except ExportError:
+        return True
+    return few != many
 
 
 def _strides(prepared: Prepared) -> list[int]:

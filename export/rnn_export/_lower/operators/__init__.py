@@ -5,12 +5,27 @@ A module for each family, each with a table TRANSLATIONS; docs/operators.md has 
 
 from __future__ import annotations
 
-from . import angles, division, extremes, logarithms, losses, nans, order, ranges, resize, running, statistics, totals
+from . import (
+    angles,
+    attention,
+    division,
+    extremes,
+    logarithms,
+    losses,
+    nans,
+    order,
+    pools,
+    ranges,
+    resize,
+    running,
+    statistics,
+    totals,
+)
 from .write import Table
 
 FAMILIES = (
-    *(angles, division, extremes, logarithms, losses, nans, order),
-    *(ranges, resize, running, statistics, totals),
+    *(angles, attention, division, extremes, logarithms, losses, nans, order),
+    *(pools, ranges, resize, running, statistics, totals),
 )
 
 TRANSLATIONS: Table = {target: write for family in FAMILIES for target, write in family.TRANSLATIONS.items()}

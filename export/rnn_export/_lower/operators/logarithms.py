@@ -76,7 +76,17 @@ def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     return op.Where(op.Greater(scaled, constant(threshold, dtype)), x, y)
 
 
+def log_ndtr(*_: Any) -> Any:
+    """aten.special_log_ndtr, whose lower tail the tools underneath make NaN.
+
+    Raises:
+        NotImplementedError: always.
+    """
+    raise NotImplementedError("torch.special.log_ndtr has no translation that is right for large negative numbers")
+
+
 TRANSLATIONS: Table = {
+    aten.special_log_ndtr.default: log_ndtr,
     aten.log1p.default: log1p,
     aten.expm1.default: expm1,
     aten.logaddexp.default: logaddexp,

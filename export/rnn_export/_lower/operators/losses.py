@@ -33,6 +33,60 @@ def bce_with_logits(x: Any, y: Any, weight: Any = None, pos_weight: Any = None, 
     return _reduced(loss if weight is None else op.Mul(loss, weight), x, reduction)
 
 
+def _losses(x: Any, target: Any, weight: Any, ignore_index: int) -> tuple[Any, Any]:
+    """The negative entries of `x` (rows, classes, ...) at the targets, times the weights that they have; and these."""
+    if rank_of(x) < 2 or dtype_of(target).is_floating_point():
+        raise NotImplementedError("a loss over classes of a single row, or of probabilities, has no translation")
+    dtype, kind = dtype_of(x), dtype_of(target)
+    zero = constant(0, dtype)
+    counts = op.Not(op.Equal(target, constant(ignore_index, kind)))
+    place = op.Where(counts, target, constant(0, kind))
+    found = op.Squeeze(op.GatherElements(x, op.Unsqueeze(place, whole(1)), axis=1), whole(1))
+    weights = op.Where(counts, constant(1, dtype) if weight is None else op.Gather(weight, place), zero)
+    return op.Where(counts, op.Neg(op.Mul(found, weights)), zero), weights
+
+
+def _summed(losses: Any, weights: Any, reduction: int, axes: range) -> Any:
+    if reduction == 0:
+        return losses
+    total = op.ReduceSum(losses, whole(*axes), keepdims=0)
+    return total if reduction == 2 else op.Div(total, op.ReduceSum(weights, whole(*axes), keepdims=0))
+
+
+def nll_loss_forward(x: Any, target: Any, weight: Any, reduction: int, ignore_index: int) -> tuple[Any, Any]:
+    """aten.nll_loss_forward and aten.nll_loss2d_forward: the losses, and the sum of the weights that they have."""
+    losses, weights = _losses(x, target, weight, ignore_index)
+    axes = range(rank_of(target))
+    return _summed(losses, weights, reduction, axes), op.ReduceSum(weights, whole(*axes), keepdims=0)
+
+
+def nll_loss(x: Any, target: Any, weight: Any = None, reduction: int = 1, ignore_index: int = -100) -> Any:
+    """aten.nll_loss, of any rank."""
+    return _summed(*_losses(x, target, weight, ignore_index), reduction, range(rank_of(target)))
+
+
+def cross_entropy_loss(
+    x: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: int = 1,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Any:
+    """aten.cross_entropy_loss over classes given by their numbers."""
+    if label_smoothing and weight is not None:
+        raise NotImplementedError("cross_entropy with weights and label_smoothing has no translation")
+    scores = op.LogSoftmax(x, axis=1)
+    scores.dtype, scores.shape = x.dtype, x.shape
+    losses, weights = _losses(scores, target, weight, ignore_index)
+    if label_smoothing:
+        dtype = dtype_of(x)
+        every = op.Where(op.Greater(weights, constant(0, dtype)), op.ReduceMean(scores, whole(1), keepdims=0), weights)
+        smooth = op.Mul(every, constant(label_smoothing, dtype))
+        losses = op.Sub(op.Mul(losses, constant(1 - label_smoothing, dtype)), smooth)
+    return _summed(losses, weights, reduction, range(rank_of(target)))
+
+
 def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     """aten.diagonal."""
     rank = rank_of(x)
@@ -58,6 +112,12 @@ def trace(x: Any) -> Any:
 TRANSLATIONS: Table = {
     aten.mse_loss.default: mse_loss,
     aten.binary_cross_entropy_with_logits.default: bce_with_logits,
+    aten.nll_loss_forward.default: nll_loss_forward,
+    aten.nll_loss2d_forward.default: nll_loss_forward,
+    aten.nll_loss.default: nll_loss,
+    aten.nll_loss2d.default: nll_loss,
+    aten.nll_loss_nd.default: nll_loss,
+    aten.cross_entropy_loss.default: cross_entropy_loss,
     aten.diagonal.default: diagonal,
     aten.trace.default: trace,
 }

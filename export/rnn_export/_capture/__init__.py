@@ -19,11 +19,12 @@ from .._quiet import quiet
 from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
-from . import bare, graph, limits
+from . import bare, graph, limits, streams
 from .decide import Decision, decide
 from .describe import describe
 from .graph import Layer
 from .ledger import OF_SIZES
+from .lift import NoStream
 from .lengths import settle_lengths
 from .module import copied
 from .prepare import Prepared, State, prepare
@@ -67,8 +68,9 @@ class Captured(Prepared):
 
     @property
     def sequences(self) -> set[str]:
-        """The axes that recurrent layers run over."""
-        return sequences(self.signature, [layer.axis for layer in self.layers])
+        """The axes that recurrent layers run over, and that streams are cut along."""
+        streamed = {self.flat.axis} if isinstance(self.flat, streams.StreamedFlat) else set()
+        return sequences(self.signature, [layer.axis for layer in self.layers]) | streamed
 
     def with_tried(self, shapes: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
         """`shapes`, the traced sizes last, and before these those at which something was tried or that limits end at.
@@ -135,7 +137,7 @@ def capture(
         program: ExportedProgram,
     ) -> tuple[ExportedProgram, Signature, list[LengthsSpec], tuple[Layer, ...]]:
         _tidied(program)
-        if not graph.recurrent(program) and not isinstance(state, Mapping):
+        if not graph.recurrent(program) and not prepared.flat.lifted and not isinstance(state, Mapping):
             raise ExportError(
                 "the model calls no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and no rnn_export.scan, and no Python "
                 "loop goes over an axis in `axes`. Where it loops over time, name that axis in `axes`; where it makes "
@@ -189,10 +191,10 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
             raise InputError(f"the size of {axis!r} is {size!r}; expected a whole number of 1 or more")
         if not captured.signature.limit(axis).allows(size):
             raise InputError(_guards.beyond(captured.signature.limit(axis), size, "the files would have"))
-    if isinstance(captured.flat, RolledFlat):
+    if isinstance(captured.flat, RolledFlat | streams.StreamedFlat):
         raise InputError(
-            "sizes fixes axes of a model with the lifted state of a Python loop, which takes any size only: leave "
-            "`sizes` out, use state='none', or write the loop with rnn_export.scan"
+            "sizes fixes axes of a model with the lifted state of a Python loop or of a window, which takes any size "
+            "only: leave `sizes` out, or use state='none'"
         )
     specs = [replace(spec, axis=_at(sizes, spec.axis)) for spec in captured.sampler.lengths]
     # Sorted lengths are taken by every model, and the states of an example are zeros.
@@ -291,12 +293,36 @@ def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram,
         with quiet():  # PyTorch warns of its own ways to copy a program
             prepared, module = roll(prepared, error)
             if state == "lift":
+                if isinstance(prepared.unlifted, NoStream):
+                    raise prepared.unlifted from None
                 prepared = lift_loops(prepared, module, module.rolled)
         return prepared, trace(prepared, module), module
     except ExportError:
         if first is not None:
             raise first from None
         raise
+    if state == "lift":
+        return _streamed(prepared, program)
+    return prepared, program, None
+
+
+def _streamed(prepared: Prepared, program: ExportedProgram) -> tuple[Prepared, ExportedProgram, nn.Module | None]:
+    """The same, written anew for streams where the state of layers is not all that a piece needs.
+
+    Raises:
+        ExportError: it is not all, and what else it needs is not known; or there is no state.
+    """
+    _tidied(program)
+    try:
+        with quiet():
+            found = streams.stream(prepared, program)
+    except streams.Unstreamable as error:
+        if prepared.unlifted is not None or not prepared.flat.lifted:
+            raise
+        return replace(prepared, unstreamed=error), program, None
+    if found is not None:
+        prepared, module = found
+        return prepared, trace(prepared, module), module
     if prepared.unlifted is not None:
         raise prepared.unlifted
     return prepared, program, None

@@ -1,0 +1,121 @@
+"""Whether a program written anew for streams is the model: in pieces of every kind, it has to give the whole run."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..._equal import FLOAT64, equal
+from ..._errors import ExportError
+from ..._quiet import quiet
+from ..limits import allowed
+from ..module import REFUSED, float64, wide_copy, widened
+from ..prepare import Prepared
+from ..sample import Sampler
+
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
+"""Every piece of a stream is as long as one of these, in one of the trials."""
+BEYOND = 40
+"""Steps beyond the longest look back in every trial."""
+
+
+def require_equal(prepared: Prepared, streamed: Prepared, axis: str) -> None:
+    """Run the model in float64 over whole sequences, and what was written for streams over the same in pieces.
+
+    Raises:
+        ExportError: they differ.
+    """
+    own = streamed.names[len(prepared.names) :]
+    slots = streamed.flat.lifted[-len(own) :]
+    longest = max([0, *(size for slot in slots for size in slot.shape if isinstance(size, int) and size <= 4096)])
+    model, other = wide_copy(prepared.flat), wide_copy(streamed.flat)
+    tried = 0
+    for seed, (steps, cuts) in enumerate(_trials(longest)):
+        sizes = {**prepared.sizes, axis: steps}
+        sizes |= {one: 1 + (size + seed) % 4 for one, size in prepared.sizes.items() if one != axis and seed % 3 == 1}
+        if not allowed(prepared.limits, sizes):
+            continue
+        drawn = Sampler(prepared.names, prepared.axes, prepared.traced).draw(sizes, seed)
+        states = {slot.input: slot.zeros(sizes) for slot in streamed.flat.states}
+        inputs = [widened(states.get(n, x)) for n, x in zip(prepared.names, drawn, strict=True)]
+        with quiet(), torch.no_grad(), float64():
+            try:
+                want = model(*(x.clone() for x in inputs))
+            except REFUSED:
+                continue
+            pieces = _run(other, streamed, inputs, {n: widened(x) for n, x in states.items()}, axis, cuts)
+        tried += 1
+        _require(prepared, want, pieces, axis, steps, cuts)
+    if not tried:
+        raise ExportError(f"state='lift', but the model takes no sequence along {axis!r}. Use state='none'")
+
+
+def _trials(longest: int) -> Iterator[tuple[int, list[int]]]:
+    """Lengths of whole sequences, and of their pieces."""
+    generator = random.Random(0)
+    for size in SIZES:
+        steps = longest + BEYOND if size > 4 else max(BEYOND, min(longest, 300) + 7)
+        yield steps, [size] * (steps // size) + ([steps % size] if steps % size else [])
+    for steps in (1, 2, 3, 5, longest + BEYOND, 2 * longest + BEYOND):
+        left, cuts = steps, []
+        while left:
+            cuts.append(min(left, generator.choice((1, 2, 3, 7, 13, longest + 1))))
+            left -= cuts[-1]
+        yield steps, cuts
+        yield steps, [steps]
+
+
+def _run(
+    other: torch.nn.Module,
+    streamed: Prepared,
+    inputs: list[Tensor],
+    states: dict[str, Tensor],
+    axis: str,
+    cuts: list[int],
+) -> list[tuple[Tensor, ...]]:
+    results = []
+    paths = [path[-1] if path else None for path in streamed.output_paths]
+    for start, size in zip(itertools.accumulate([0, *cuts]), cuts, strict=False):
+        piece = []
+        for name, x in zip(streamed.names, [*inputs, *states.values()], strict=False):
+            dims = [dim for dim, own in streamed.axes[name].items() if own == axis]
+            part = x if name not in states else states[name]
+            for dim in dims:
+                part = part.narrow(dim, start, size)
+            piece.append(part.clone())
+        piece = [states[n] if n in states else p for n, p in itertools.zip_longest(streamed.names, piece)]
+        found = other(*piece)
+        results.append(found)
+        for slot in streamed.flat.states:
+            states[slot.input] = found[paths.index(slot.output)]
+    return results
+
+
+def _require(
+    prepared: Prepared, want: tuple[Tensor, ...], pieces: list[tuple[Tensor, ...]], axis: str, steps: int, cuts: list[int]
+) -> None:
+    for k, whole in enumerate(want):
+        parts = [piece[k] for piece in pieces]
+        if not any(_alike(whole, joined) for joined in _joined(parts, steps)):
+            name = ".".join(map(str, prepared.output_paths[k])) or "the result"
+            raise ExportError(
+                f"state='lift', but {name} is another when a sequence of {steps} steps along {axis!r} comes in pieces "
+                f"of {', '.join(map(str, cuts[:5]))} and so on: the model looks at something else than steps before. "
+                "Use state='none'"
+            )
+
+
+def _joined(parts: list[Tensor], steps: int) -> Iterator[Tensor]:
+    """What pieces can make: the last one, or all of them one after the other."""
+    yield parts[-1]
+    for dim in range(parts[0].dim()):
+        if sum(part.shape[dim] for part in parts) == steps:
+            yield torch.cat(parts, dim)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and equal(b, a, FLOAT64)

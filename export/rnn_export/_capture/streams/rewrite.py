@@ -1,0 +1,419 @@
+"""The rewriting of a captured program into one that takes a piece of a stream and its states.
+
+Every operator is written anew, by the rule that the table has for it. A rule gives the new node and its relation.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from ..._errors import ExportError
+from ..graph import arguments, aten, module_path
+from ..trace import user_line
+from .relation import STEPS, Along, Atom, Latest, Relation, same
+
+LAST = 9223372036854775807
+"""The end of a slice that goes to the end."""
+
+
+class Unstreamable(ExportError):
+    """An operator has no form on a stream."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A state that the rewriting puts in.
+
+    Attributes:
+        input, output: the nodes of its value before and after a piece.
+        stem: what its name begins with: the module that needs it.
+        letter: what its name ends with.
+        holds: what it is, in words.
+        atoms: its sizes.
+        dtype: of the state.
+    """
+
+    input: fx.Node
+    output: fx.Node
+    stem: str
+    letter: str
+    holds: str
+    atoms: tuple[Atom, ...]
+    dtype: torch.dtype
+
+
+Rule = Callable[["Rewriting", fx.Node], tuple[Any, Any]]
+"""From a node of the program to what it becomes, and its relation (of several results, a list of both)."""
+
+
+class Rewriting:
+    """Goes through a program once.
+
+    Args:
+        module: the captured program with its weights.
+        streamed: for each placeholder that has the streamed axis, its dimension.
+        steps: the size of that axis.
+        rules: by the operator.
+        probe: gives the value of a node in a whole run of no steps.
+    """
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        streamed: Mapping[str, int],
+        steps: sympy.Expr,
+        rules: Callable[[Any], Rule | None],
+        probe: Callable[[fx.Node], Tensor | None],
+    ) -> None:
+        self.old = module.graph
+        self.graph = fx.Graph()
+        self.steps = steps
+        self.env: dict[fx.Node, Any] = {}
+        self.relations: dict[fx.Node, Any] = {}
+        self.held: list[Held] = []
+        self.carried = False
+        self._streamed = streamed
+        self._rules = rules
+        self._probe = probe
+        self._symbols: dict[sympy.Expr, tuple[fx.Node, int]] = {}
+        self._prefixes: dict[fx.Node, Any] = {}
+        self._inputs: list[fx.Node] = []
+        self._counter: Held | None = None
+        self._rows = Atom(sympy.Integer(1))
+        self.node: fx.Node = next(iter(self.old.nodes))
+
+    def run(self) -> None:
+        """Write the new graph, without its states among the results.
+
+        Raises:
+            Unstreamable: an operator has no form on a stream.
+        """
+        for node in self.old.nodes:
+            self.node = node
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "output":
+                self._output(node)
+            elif node.op == "get_attr":
+                self.env[node], self.relations[node] = self.graph.node_copy(node), None
+            else:
+                self.env[node], self.relations[node] = self._written(node)
+
+    def _placeholder(self, node: fx.Node) -> None:
+        new = self.env[node] = self.graph.node_copy(node)
+        self._inputs.append(new)
+        self.relations[node] = None
+        shape = expressions(node)
+        for dim, size in enumerate(shape):
+            if size.is_Symbol:
+                self._symbols.setdefault(size, (new, dim))
+        if node.name in self._streamed:
+            dims = [(STEPS,) if k == self._streamed[node.name] else (Atom(size),) for k, size in enumerate(shape)]
+            self.relations[node] = along = Along(tuple(dims))
+            if self._rows.size == 1:
+                self._rows = next((a for a in along.atoms if a.size.is_Symbol), self._rows)
+
+    def _output(self, node: fx.Node) -> None:
+        results = []
+        for result in arguments(node)[0]:
+            relation = self.relations.get(result)
+            new = self.env.get(result, result)
+            if isinstance(relation, Along):
+                new, relation = self.aligned(result, min(relation.lead, 0))
+                self.node = result
+                ahead = -relation.lead
+                if ahead and relation.tail == ahead:
+                    self.refuse(
+                        f"looks {ahead} steps ahead, so that a piece alone is not enough",
+                        "Pad on the left alone, as in F.pad(x, (kernel_size - 1, 0))",
+                    )
+                if ahead or relation.tail:
+                    self.refuse(
+                        f"gives {self.length(relation)} items for {self.steps_named} steps",
+                        "Pad on the left, so that there is one item for each step",
+                    )
+            results.append(new)
+        self.graph.output(tuple(results))
+
+    steps_named = "as many"
+
+    def length(self, along: Along) -> str:
+        """How many items a value has in a whole run, in words."""
+        more = along.lead + along.tail
+        return f"{abs(more)} {'more' if more > 0 else 'less'}"
+
+    def _written(self, node: fx.Node) -> tuple[Any, Any]:
+        if is_number(node):
+            return None, None  # a size: written where it is needed
+        if node.target is operator.getitem:
+            source, index = arguments(node)
+            relation = self.relations[source]
+            picked = relation[index] if isinstance(relation, list) else relation
+            new = self.env[source]
+            return (new[index] if isinstance(new, list) else self.emit(operator.getitem, new, index)), picked
+        inputs = [self.relations[source] for source in node.all_input_nodes if not is_number(source)]
+        if not any(isinstance(one, Along) or isinstance(one, list) for one in inputs) and not self.has_steps(node):
+            latest = any(isinstance(one, Latest) for one in inputs)
+            return self.copy(node), Latest() if latest else None
+        if any(isinstance(one, Latest) for one in inputs):
+            self.refuse("brings the last step of a sequence together with all steps", "Use the value of each step")
+        rule = self._rules(node.target)
+        if rule is None:
+            self.refuse("is an operator for which no form on a stream is known", "Keep it out of the streamed part")
+        new, relation = rule(self, node)
+        if isinstance(relation, Along):
+            self.check(node, relation)
+        return new, relation
+
+    def check(self, node: fx.Node, relation: Along) -> None:
+        """See that a relation has the shape that the program has."""
+        shape = expressions(node)
+        whole = relation.whole(self.steps)
+        if len(shape) != len(whole) or not all(map(same, shape, whole)):
+            self.refuse(f"gives a shape {shape} that was not understood as {whole}", "Use state='none'")
+
+    def has_steps(self, node: fx.Node) -> bool:
+        """Whether a value's shape, or a number among its arguments, follows the number of steps."""
+        value = node.meta.get("val")
+        values = value if isinstance(value, tuple | list) else [value]
+        shapes = [size for v in values if isinstance(v, Tensor) for size in v.shape]
+        numbers = [source.meta["val"] for source in node.all_input_nodes if is_number(source)]
+        return any(self.steps in expression(size).free_symbols for size in (*shapes, *numbers))
+
+    def refuse(self, why: str, way_out: str) -> Any:
+        """Raises Unstreamable for the node that is at hand."""
+        node = self.node
+        line = user_line(node.meta.get("stack_trace") or "")
+        where = ", ".join(filter(None, [repr(module_path(node)) if module_path(node) else "", line]))
+        raise Unstreamable(
+            f"state='lift', but {name_of(node)}{f' ({where})' if where else ''} {why}, so the model cannot run on a "
+            f"stream. {way_out}, or use state='none'"
+        )
+
+    # What rules use
+
+    def emit(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """A new node that stands for the one at hand."""
+        new = self.graph.call_function(target, args, kwargs)
+        new.meta.update({k: v for k, v in self.node.meta.items() if k in ("stack_trace", "nn_module_stack")})
+        return new
+
+    def copy(self, node: fx.Node, replaced: Mapping[int, Any] | None = None) -> fx.Node:
+        """The node with its arguments as they are now, some of them given."""
+        args = list(node.args)
+        for k, arg in enumerate(args):
+            args[k] = replaced[k] if replaced and k in replaced else map_arg(arg, self.now)
+        new = self.graph.create_node("call_function", node.target, tuple(args), map_arg(node.kwargs, self.now))
+        new.meta.update(node.meta)
+        return new
+
+    def now(self, node: fx.Node) -> Any:
+        """What a node of the program is in the new graph."""
+        if is_number(node):
+            size = expression(node.meta["val"])
+            if self.steps in size.free_symbols:
+                self.refuse("computes with the number of steps, which a stream does not know", "Leave it out")
+            return self.number(size)
+        return self.env[node]
+
+    def number(self, size: sympy.Expr) -> Any:
+        """A node, or a plain number, with the value of an expression in sizes; of the steps, those of the piece."""
+        if size.is_Integer:
+            return int(size)
+        if size in self._symbols:
+            return self.emit(aten.sym_size.int, *self._symbols[size])
+        if isinstance(size, sympy.Add | sympy.Mul):
+            how = operator.add if isinstance(size, sympy.Add) else operator.mul
+            first, *rest = size.args
+            result = self.number(first)
+            for part in rest:
+                result = self.emit(how, result, self.number(part))
+            return result
+        return self.refuse(f"follows the size {size}", "Use sizes that are axes")
+
+    def sizes(self, along: Along) -> list[Any]:
+        """The shape of a value's piece."""
+        return [
+            self.number(sympy.Mul(*(self.steps if atom.steps else atom.size for atom in dim))) for dim in along.dims
+        ]
+
+    def along(self, node: fx.Node) -> Along:
+        """The relation of a node that has the steps, in a dimension for themselves."""
+        relation = self.relations[node]
+        assert isinstance(relation, Along)
+        return relation
+
+    def aligned(self, node: fx.Node, lead: int) -> tuple[fx.Node, Along]:
+        """A value that starts with the item `lead` before that of the first step: earlier ones come later."""
+        relation = self.along(node)
+        back = relation.lead - lead
+        if back == 0:
+            return self.env[node], relation
+        joined = self.with_history(node, back)
+        return self.emit(aten.slice.Tensor, joined, relation.dim, 0, -back), relation.moved(-back, back)
+
+    def require_plain(self, node: fx.Node, relation: Along) -> None:
+        """Raises Unstreamable where a value does not begin with the first step: a state would have seen more, or less."""
+        if relation.lead:
+            how = "late" if relation.lead < 0 else "early"
+            self.refuse(f"runs over what begins {abs(relation.lead)} steps {how}", "Pad by F.pad(x, (kernel_size - 1, 0))")
+
+    def with_history(self, node: fx.Node, steps: int, piece: fx.Node | None = None) -> fx.Node:
+        """A piece of a value, or `piece` in its place, with so many items before it."""
+        relation = self.along(node)
+        if not relation.alone:
+            self.refuse("looks back over steps that share a dimension with others", "Give time a dimension of its own")
+        dim = relation.dim
+        atoms = tuple(Atom(sympy.Integer(steps)) if atom.steps else atom for atom in relation.atoms)
+        dtype = node.meta["val"].dtype
+        state = self.state(atoms, dtype)
+        folded = any(len(d) != 1 for d in relation.dims)
+        past = self.emit(aten.reshape.default, state, self.past_sizes(relation, steps)) if folded else state
+        start = self._probe(node) if relation.lead > 0 else None
+        if relation.lead > 0 and (start is None or bool(start.any())):
+            past = self._started(node, relation, past, steps)
+        joined = self.emit(aten.cat.default, [past, self.env[node] if piece is None else piece], dim)
+        kept = self.emit(aten.slice.Tensor, joined, dim, -steps, LAST)
+        self.hold(state, kept, atoms, dtype, "past", f"the last {steps} steps of {name_of(node)}")
+        return joined
+
+    def past_sizes(self, relation: Along, steps: int) -> list[Any]:
+        """The shape of so many items of a value."""
+        length = sympy.Integer(steps)
+        return [self.number(sympy.Mul(*(length if a.steps else a.size for a in dim))) for dim in relation.dims]
+
+    def _started(self, node: fx.Node, relation: Along, past: fx.Node, steps: int) -> fx.Node:
+        """`past`, or at the start of a stream what a whole run has before its first step."""
+        start = self._prefix(node)
+        if relation.lead > steps:
+            start = self.emit(aten.slice.Tensor, start, relation.dim, relation.lead - steps, LAST)
+        elif relation.lead < steps:
+            pads = [0, 0] * (len(relation.dims) - 1 - relation.dim) + [steps - relation.lead, 0]
+            start = self.emit(aten.constant_pad_nd.default, start, pads)
+        return self.emit(aten.where.self, self.fresh(relation), start, past)
+
+    def _prefix(self, node: fx.Node) -> Any:
+        """A node's value in a whole run of no steps: what comes before the first one."""
+        if node not in self._prefixes:
+            if node.op == "placeholder":
+                relation = self.relations[node]
+                new = self.env[node]
+                if isinstance(relation, Along):
+                    new = self.emit(aten.slice.Tensor, new, relation.dim, 0, 0)
+            elif node.op == "get_attr":
+                new = self.env[node]
+            else:
+                args, kwargs = map_arg((node.args, node.kwargs), self._prefix)
+                new = self.emit(node.target, *args, **kwargs)
+            self._prefixes[node] = new
+        return self._prefixes[node]
+
+    def state(self, atoms: Sequence[Atom], dtype: torch.dtype) -> fx.Node:
+        """A further input, of these sizes."""
+        with self.graph.inserting_after(self._inputs[-1]):
+            new = self.graph.placeholder(f"held_{len(self._inputs)}")
+        self._inputs.append(new)
+        return new
+
+    def hold(
+        self, before: fx.Node, after: fx.Node, atoms: Sequence[Atom], dtype: torch.dtype, letter: str, holds: str
+    ) -> Held:
+        """Keep a state, whose next value is `after`, in the shape of `atoms`."""
+        atoms = tuple(atoms)
+        after = self.emit(aten.reshape.default, after, [self.number(atom.size) for atom in atoms])
+        stem = module_path(self.node).replace(".", "_")
+        held = Held(before, after, stem, letter, holds, atoms, dtype)
+        self.held.append(held)
+        return held
+
+    # Where in the stream a piece begins
+
+    def count(self) -> fx.Node:
+        """How many steps each row has had before this piece, (rows,)."""
+        if self._counter is None:
+            before = self.state([self._rows], torch.int64)
+            after = self.emit(aten.add.Tensor, before, self.number(self.steps))
+            self._counter = Held(before, after, "", "steps", "the number of steps so far", (self._rows,), torch.int64)
+            self.held.append(self._counter)
+        return self._counter.input
+
+    def fresh(self, relation: Along) -> fx.Node:
+        """Whether a row is at its start, to go with a value."""
+        return self.spread(self.emit(aten.eq.Scalar, self.count(), 0), [self._rows], relation)
+
+    def positions(self, relation: Along) -> fx.Node:
+        """The number of each step, to go with a value."""
+        return self.spread(self.numbers(), [self._rows, STEPS], relation)
+
+    def numbers(self) -> fx.Node:
+        """The number of each step of each row, (rows, steps)."""
+        piece = self.emit(aten.arange.default, self.number(self.steps))
+        return self.emit(aten.add.Tensor, self.emit(aten.unsqueeze.default, self.count(), 1), piece)
+
+    def spread(self, value: fx.Node, given: Sequence[Atom], relation: Along) -> fx.Node:
+        """A value of rows, or of rows and steps, in the dimensions of another one."""
+        atoms = [atom for atom in given if atom.size != 1]
+        order = [atom for atom in relation.atoms if atom in atoms]
+        if sorted(order, key=str) != sorted(atoms, key=str):
+            self.refuse("needs the number of a step where the rows of the batch are not seen", "Keep them apart")
+        if order != atoms:
+            value = self.emit(aten.transpose.int, value, 0, 1)
+        loose: list[Any] = []
+        full: list[Any] = []
+        for dim in relation.dims:
+            shared = len(dim) > 1 and any(atom in atoms for atom in dim)
+            for atom in dim or (Atom(sympy.Integer(1)),):
+                own = self.number(self.steps if atom.steps else atom.size) if atom in atoms or shared else 1
+                loose.append(own if atom in atoms else 1)
+                full.append(own)
+        value = self.emit(aten.reshape.default, value, loose)
+        if all(len(dim) <= 1 or not set(dim) & set(atoms) for dim in relation.dims) and len(loose) == len(
+            relation.dims
+        ):
+            return value
+        value = self.emit(aten.expand.default, value, full)
+        shape = [
+            sympy.Mul(*(self.steps if a.steps else a.size for a in dim)) if set(dim) & set(atoms) else sympy.Integer(1)
+            for dim in relation.dims
+        ]
+        return self.emit(aten.reshape.default, value, [self.number(size) for size in shape])
+
+
+def is_number(node: fx.Node) -> bool:
+    """Whether a node is a size or computed from sizes."""
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
+
+
+def expression(size: Any) -> sympy.Expr:
+    """A size as an expression."""
+    return size.node.expr if isinstance(size, torch.SymInt | torch.SymFloat) else sympy.sympify(size)
+
+
+def expressions(node: fx.Node) -> list[sympy.Expr]:
+    """The shape of a node's value."""
+    return [expression(size) for size in node.meta["val"].shape]
+
+
+def name_of(node: fx.Node) -> str:
+    """An operator by its name in PyTorch."""
+    return str(node.target).removesuffix(".default") if node.op == "call_function" else f"the input {node.name!r}"
+
+
+def bound(node: fx.Node) -> dict[str, Any]:
+    """A node's arguments by their names, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    found = {}
+    for k, argument in enumerate(schema.arguments):
+        if k < len(node.args):
+            found[argument.name] = node.args[k]
+        else:
+            found[argument.name] = node.kwargs.get(argument.name, argument.default_value)
+    return found

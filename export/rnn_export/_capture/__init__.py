@@ -296,17 +296,20 @@ def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram,
                 if isinstance(prepared.unlifted, NoStream):
                     raise prepared.unlifted from None
                 prepared = lift_loops(prepared, module, module.rolled)
-        return prepared, trace(prepared, module), module
+        program = trace(prepared, module)
+        return _streamed(prepared, program, module) if state == "lift" else (prepared, program, module)
     except ExportError:
         if first is not None:
             raise first from None
         raise
     if state == "lift":
-        return _streamed(prepared, program)
+        return _streamed(prepared, program, None)
     return prepared, program, None
 
 
-def _streamed(prepared: Prepared, program: ExportedProgram) -> tuple[Prepared, ExportedProgram, nn.Module | None]:
+def _streamed(
+    prepared: Prepared, program: ExportedProgram, rolled: nn.Module | None
+) -> tuple[Prepared, ExportedProgram, nn.Module | None]:
     """The same, written anew for streams where the state of layers is not all that a piece needs.
 
     Raises:
@@ -315,14 +318,21 @@ def _streamed(prepared: Prepared, program: ExportedProgram) -> tuple[Prepared, E
     _tidied(program)
     try:
         with quiet():
-            found = streams.stream(prepared, program)
+            found = streams.find(prepared, program)
+            if found is not None:
+                settled = prepared if rolled is not None else _settled(prepared, program)
+                streamed, module = streams.put(prepared, settled, found)
+                return streamed, trace(streamed, module), module
     except streams.Unstreamable as error:
         if prepared.unlifted is not None or not prepared.flat.lifted:
             raise
-        return replace(prepared, unstreamed=error), program, None
-    if found is not None:
-        prepared, module = found
-        return prepared, trace(prepared, module), module
+        return replace(prepared, unstreamed=error), program, rolled
     if prepared.unlifted is not None:
         raise prepared.unlifted
-    return prepared, program, None
+    return prepared, program, rolled
+
+
+def _settled(prepared: Prepared, program: ExportedProgram) -> Prepared:
+    draw = Sampler(prepared.names, prepared.axes, prepared.traced).draw
+    trials = Trials(prepared, widened(program.module(check_guards=False)), [draw], loops=False)
+    return settle_sizes(prepared, trials, guards(prepared, program))

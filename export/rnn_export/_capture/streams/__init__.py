@@ -16,16 +16,18 @@ from torch.fx.traceback import preserve_node_meta
 
 from rnn_runtime import InputError
 
-from ..graph import user_inputs
+from ..graph import arguments, user_inputs
 from ..lift import Slot
 from ..module import REFUSED, Flat
 from ..prepare import Prepared
+from .numbers import with_numbers
 from .operators import rule
 from .prove import require_equal
 from .relation import Atom
 from .rewrite import Held, Rewriting, Unstreamable, expression
+from .writes import without_writes
 
-__all__ = ["StreamedFlat", "Unstreamable", "stream"]
+__all__ = ["Found", "StreamedFlat", "Unstreamable", "find", "put"]
 
 
 class Streamed(nn.Module):
@@ -63,38 +65,64 @@ class StreamedFlat(Flat):
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """A program that has been written anew.
+
+    Attributes:
+        axis: the one that a stream is cut along.
+        module: the program, with its weights.
+        rewriting: what became of it.
+    """
+
     axis: str
     module: fx.GraphModule
     rewriting: Rewriting
 
 
-def stream(prepared: Prepared, program: ExportedProgram) -> tuple[Prepared, nn.Module] | None:
-    """`prepared` with the model written anew for streams, and what runs in its place; None where nothing is to do.
+def put(prepared: Prepared, settled: Prepared, found: Found) -> tuple[Prepared, nn.Module]:
+    """`settled` with the model written anew for streams, and what runs in its place.
+
+    Args:
+        prepared: the model, with the limits that were declared.
+        settled: the same with what it asks of its sizes settled for whole sequences.
+        found: the program.
 
     Raises:
-        Unstreamable: an operator has no form on a stream; names it.
         ExportError: what was written is not the model.
     """
-    found = _found(prepared, program)
-    if found is None:
-        return None
-    held = found.rewriting.held
-    if not held:
-        return None
-    graph = found.rewriting.graph
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    output.args = ((*output.args[0], *(one.output for one in held)),)  # type: ignore[misc]
-    placed = [node for node in graph.nodes if node.op == "placeholder"][len(prepared.names) :]
+    held, graph = found.rewriting.held, found.rewriting.graph
+    placed = [node for node in graph.nodes if node.op == "placeholder"]
     held.sort(key=lambda one: placed.index(one.input))
-    output.args = ((*output.args[0][: -len(held)], *(one.output for one in held)),)  # type: ignore[index]
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    output.args = ((*arguments(output)[0], *(one.output for one in held)),)
     graph.eliminate_dead_code()
     graph.lint()
     module = Streamed(fx.GraphModule(found.module, graph))
-    own = _slots(prepared, found, held)
-    streamed = _streamed(prepared, module, own, found.axis)
-    require_equal(prepared, streamed, found.axis)
+    declared, asked = prepared.limits.get(found.axis), settled.limits.get(found.axis)
+    least = 1
+    if asked is not None and asked != declared:
+        if asked.max != (declared.max if declared else None):
+            raise Unstreamable(
+                f"state='lift', but the model takes whole sequences of {asked.sizes} alone ({asked.reason}), and a "
+                "stream has no end. Use state='none'"
+            )
+        least = asked.min
+    streamed = _streamed(_any_length(prepared, settled, found.axis), module, _slots(prepared, found, held), found.axis)
+    require_equal(prepared, streamed, found.axis, least)
     return streamed, module
+
+
+def _any_length(prepared: Prepared, settled: Prepared, axis: str) -> Prepared:
+    """`settled` without the limit that whole sequences have: a piece may be shorter."""
+    limits = {**{name: limit for name, limit in settled.limits.items() if name != axis}}
+    if axis in prepared.limits:
+        limits[axis] = prepared.limits[axis]
+    how = "shorter sequences, in pieces and whole, give what eager PyTorch gives"
+    assumptions = tuple(
+        replace(one, settled="tried", how=how) if one.settled == "limited" and one.how.startswith(axis) else one
+        for one in settled.assumptions
+    )
+    return replace(settled, limits=limits, assumptions=assumptions)
 
 
 def _streamed(prepared: Prepared, module: nn.Module, own: Sequence[Slot], axis: str) -> Prepared:
@@ -113,13 +141,18 @@ def _streamed(prepared: Prepared, module: nn.Module, own: Sequence[Slot], axis: 
     )
 
 
-def _found(prepared: Prepared, program: ExportedProgram) -> _Found | None:
-    """The one axis along which the program can be written for streams."""
-    good: list[_Found] = []
+def find(prepared: Prepared, program: ExportedProgram) -> Found | None:
+    """The program written anew for streams along the one axis where that can be; None where nothing is to do.
+
+    Raises:
+        Unstreamable: an operator has no form on a stream; names it.
+    """
+    good: list[Found] = []
     bad: list[Unstreamable] = []
     for axis in prepared.sizes:
         module = program.module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
+        without_writes(module.graph)
         try:
             rewriting = _rewriting(prepared, program, module, axis)
             rewriting.run()
@@ -127,13 +160,14 @@ def _found(prepared: Prepared, program: ExportedProgram) -> _Found | None:
             bad.append(error)
             continue
         if rewriting.held or rewriting.carried:
-            good.append(_Found(axis, module, rewriting))
+            good.append(Found(axis, module, rewriting))
     carried = [one for one in good if one.rewriting.carried]
     if len(carried or good) > 1:
         axes = " and ".join(repr(one.axis) for one in carried or good)
         raise Unstreamable(f"state='lift', but {axes} could be streamed: leave one of them out of `axes`")
     if carried or (good and not bad):
-        return (carried or good)[0]
+        found = (carried or good)[0]
+        return found if found.rewriting.held else None
     if bad:
         raise bad[-1]
     return None
@@ -152,19 +186,16 @@ def _rewriting(prepared: Prepared, program: ExportedProgram, module: fx.GraphMod
     }
     first = next(node for node in inputs if node.name in streamed)
     steps = expression(first.meta["val"].shape[streamed[first.name]])
-    return Rewriting(module, streamed, steps, rule, _Probe(prepared, module, inputs, streamed))
+    return Rewriting(module, streamed, steps, rule, with_numbers, _Probe(prepared, module))
 
 
 class _Probe:
-    """Values of a whole run of no steps."""
+    """Values that follow from weights and sizes, and from inputs that have no steps."""
 
-    def __init__(
-        self, prepared: Prepared, module: fx.GraphModule, inputs: Sequence[fx.Node], streamed: dict[str, int]
-    ) -> None:
+    def __init__(self, prepared: Prepared, module: fx.GraphModule) -> None:
         self._module = module
+        self._inputs = prepared.traced
         self._known: dict[fx.Node, object] = {}
-        for node, tensor in zip(inputs, prepared.traced, strict=True):
-            self._known[node] = tensor.narrow(streamed[node.name], 0, 0) if node.name in streamed else tensor
 
     def __call__(self, node: fx.Node) -> Tensor | None:
         try:
@@ -176,8 +207,11 @@ class _Probe:
 
     def _value(self, node: fx.Node) -> object:
         if node not in self._known:
-            if node.op == "get_attr":
-                value: object = self._module
+            if node.op == "placeholder":
+                place = [one for one in node.graph.nodes if one.op == "placeholder"].index(node)
+                value: object = self._inputs[place]
+            elif node.op == "get_attr":
+                value = self._module
                 for part in str(node.target).split("."):
                     value = getattr(value, part)
             else:
@@ -187,7 +221,7 @@ class _Probe:
         return self._known[node]
 
 
-def _slots(prepared: Prepared, found: _Found, held: Sequence[Held]) -> tuple[Slot, ...]:
+def _slots(prepared: Prepared, found: Found, held: Sequence[Held]) -> tuple[Slot, ...]:
     names = {
         str(expression(node.meta["val"].shape[dim])): axis
         for name, node in zip(

@@ -13,9 +13,9 @@ from torch import fx
 from .. import leaves, scan_leaf
 from ..graph import arguments, aten
 from ..zeros import is_zeros
-from . import sums, windows
+from . import numbers, sums, windows
 from .relation import STEPS, Along, Atom, Latest, broadcast, regroup
-from .rewrite import Rewriting, Rule, bound, expression, expressions
+from .rewrite import SHAPED, Rewriting, Rule, bound, expression, expressions
 
 
 def rule(target: Any) -> Rule | None:
@@ -280,9 +280,9 @@ def layer(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
         return stream.refuse("runs over steps and something else together", "Give time a dimension of its own")
     if both:
         return stream.refuse("is bidirectional: it reads each sequence from its end", "Use one direction")
-    stream.require_plain(node, relation)
+    piece, relation = stream.from_the_start(args[0])
     stream.carried = True
-    new_args = [stream.now(args[0])]
+    new_args = [piece]
     given = []
     for letter, state, value in zip("hc", states, node.meta["val"][1:], strict=False):
         if state is not None and not is_zeros(state):
@@ -330,18 +330,17 @@ def loop(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
         return stream.refuse("reads each sequence from its end, or takes what follows the steps", "Run it forward")
     if not all(isinstance(one, Along) and one.dim == 0 and one.alone for one in relations):
         return stream.refuse("runs over something else than the steps", "Give time a dimension of its own")
-    for x in xs:
-        stream.require_plain(x, stream.along(x))
+    pieces = [stream.from_the_start(x) for x in xs]
     if any(state is None or is_zeros(state) for state in states):
         return stream.refuse("starts from a state of its own", "Give it a state that is lifted")
     stream.carried = True
-    new = stream.copy(node)
-    values = node.meta["val"]
-    dims = [
-        [Along(((STEPS,), *((Atom(expression(s)),) if s != 1 else () for s in value.shape[1:])))]
-        for value in values[len(states) :]
+    new = stream.copy(node, {2: [piece for piece, _ in pieces]})
+    along = pieces[0][1]
+    results = [
+        along.with_dims([(STEPS,), *((Atom(expression(s)),) if s != 1 else () for s in value.shape[1:])])
+        for value in node.meta["val"][len(states) :]
     ]
-    return new, [*(Latest() for _ in states), *(one[0] for one in dims)]
+    return new, [*(Latest() for _ in states), *results]
 
 
 def moved(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
@@ -382,10 +381,7 @@ def like(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
 RULES: dict[Any, Rule] = {
     **dict.fromkeys(_BY_SIZE | _NEW, made),
     **dict.fromkeys(_LIKE, like),
-    **dict.fromkeys(
-        (aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim), shaped
-    ),
-    **dict.fromkeys((aten.squeeze.default, aten.squeeze.dims), shaped),
+    **dict.fromkeys(SHAPED, shaped),
     **dict.fromkeys((aten.expand.default, aten.expand_as.default), expanded),
     **dict.fromkeys((aten.permute.default, aten.transpose.int, aten.movedim.int, aten.t.default), turned),
     aten.unsqueeze.default: unsqueezed,
@@ -426,5 +422,6 @@ RULES: dict[Any, Rule] = {
     scan_leaf.scan: loop,
     **windows.RULES,
     **sums.RULES,
+    **numbers.RULES,
 }
 """By the operator; those item by item are known by their tag."""

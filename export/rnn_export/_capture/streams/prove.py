@@ -23,8 +23,14 @@ BEYOND = 40
 """Steps beyond the longest look back in every trial."""
 
 
-def require_equal(prepared: Prepared, streamed: Prepared, axis: str) -> None:
+def require_equal(prepared: Prepared, streamed: Prepared, axis: str, least: int) -> None:
     """Run the model in float64 over whole sequences, and what was written for streams over the same in pieces.
+
+    Args:
+        prepared: the model.
+        streamed: the same, written anew.
+        axis: the one that is cut.
+        least: the fewest steps of a whole sequence that the program was found to be right for: fewer are tried.
 
     Raises:
         ExportError: they differ.
@@ -34,7 +40,7 @@ def require_equal(prepared: Prepared, streamed: Prepared, axis: str) -> None:
     longest = max([0, *(size for slot in slots for size in slot.shape if isinstance(size, int) and size <= 4096)])
     model, other = wide_copy(prepared.flat), wide_copy(streamed.flat)
     tried = 0
-    for seed, (steps, cuts) in enumerate(_trials(longest)):
+    for seed, (steps, cuts) in enumerate(_trials(longest, least)):
         sizes = {**prepared.sizes, axis: steps}
         sizes |= {one: 1 + (size + seed) % 4 for one, size in prepared.sizes.items() if one != axis and seed % 3 == 1}
         if not allowed(prepared.limits, sizes):
@@ -47,20 +53,26 @@ def require_equal(prepared: Prepared, streamed: Prepared, axis: str) -> None:
                 want = model(*(x.clone() for x in inputs))
             except REFUSED:
                 continue
-            pieces = _run(other, streamed, inputs, {n: widened(x) for n, x in states.items()}, axis, cuts)
+            try:
+                pieces = _run(other, streamed, inputs, {n: widened(x) for n, x in states.items()}, axis, cuts)
+            except REFUSED as error:
+                raise ExportError(
+                    f"state='lift', but the model takes no piece of {cuts[0]} steps along {axis!r} on a stream "
+                    f"({str(error).strip().partition(chr(10))[0]}). Use state='none'"
+                ) from error
         tried += 1
         _require(prepared, want, pieces, axis, steps, cuts)
     if not tried:
         raise ExportError(f"state='lift', but the model takes no sequence along {axis!r}. Use state='none'")
 
 
-def _trials(longest: int) -> Iterator[tuple[int, list[int]]]:
+def _trials(longest: int, least: int) -> Iterator[tuple[int, list[int]]]:
     """Lengths of whole sequences, and of their pieces."""
     generator = random.Random(0)
     for size in SIZES:
         steps = longest + BEYOND if size > 4 else max(BEYOND, min(longest, 300) + 7)
         yield steps, [size] * (steps // size) + ([steps % size] if steps % size else [])
-    for steps in (1, 2, 3, 5, longest + BEYOND, 2 * longest + BEYOND):
+    for steps in (1, 2, 3, 5, *range(4, least), longest + BEYOND, 2 * longest + BEYOND):
         left, cuts = steps, []
         while left:
             cuts.append(min(left, generator.choice((1, 2, 3, 7, 13, longest + 1))))

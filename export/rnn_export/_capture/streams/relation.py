@@ -71,6 +71,10 @@ class Along:
         return replace(self, lead=self.lead + lead, tail=self.tail + tail)
 
 
+class Numbered(Along):
+    """A value of the numbers of steps, which on a stream has the rows of the batch before its own dimensions."""
+
+
 @dataclass(frozen=True)
 class Latest:
     """A value that follows the last step alone, such as a layer's final state."""

@@ -18,10 +18,16 @@ from torch.fx.node import map_arg
 from ..._errors import ExportError
 from ..graph import arguments, aten, module_path
 from ..trace import user_line
-from .relation import STEPS, Along, Atom, Latest, Relation, same
+from .relation import STEPS, Along, Atom, Latest, Numbered, same
 
 LAST = 9223372036854775807
 """The end of a slice that goes to the end."""
+
+SHAPED = {
+    *(aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim),
+    *(aten.squeeze.default, aten.squeeze.dims, aten.expand.default),
+}
+"""Operators that give the same items another shape."""
 
 
 class Unstreamable(ExportError):
@@ -62,7 +68,8 @@ class Rewriting:
         streamed: for each placeholder that has the streamed axis, its dimension.
         steps: the size of that axis.
         rules: by the operator.
-        probe: gives the value of a node in a whole run of no steps.
+        with_numbers: the rule of every operator that takes numbers of steps.
+        probe: gives the value of a node of the new graph that follows no step.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class Rewriting:
         streamed: Mapping[str, int],
         steps: sympy.Expr,
         rules: Callable[[Any], Rule | None],
+        with_numbers: Callable[[Rewriting, fx.Node, Rule | None], tuple[Any, Any]],
         probe: Callable[[fx.Node], Tensor | None],
     ) -> None:
         self.old = module.graph
@@ -82,12 +90,13 @@ class Rewriting:
         self.carried = False
         self._streamed = streamed
         self._rules = rules
+        self._with_numbers = with_numbers
         self._probe = probe
         self._symbols: dict[sympy.Expr, tuple[fx.Node, int]] = {}
         self._prefixes: dict[fx.Node, Any] = {}
         self._inputs: list[fx.Node] = []
         self._counter: Held | None = None
-        self._rows = Atom(sympy.Integer(1))
+        self.rows = Atom(sympy.Integer(1))
         self.node: fx.Node = next(iter(self.old.nodes))
 
     def run(self) -> None:
@@ -118,14 +127,17 @@ class Rewriting:
         if node.name in self._streamed:
             dims = [(STEPS,) if k == self._streamed[node.name] else (Atom(size),) for k, size in enumerate(shape)]
             self.relations[node] = along = Along(tuple(dims))
-            if self._rows.size == 1:
-                self._rows = next((a for a in along.atoms if a.size.is_Symbol), self._rows)
+            if self.rows.size == 1:
+                self.rows = next((a for a in along.atoms if a.size.is_Symbol), self.rows)
 
     def _output(self, node: fx.Node) -> None:
         results = []
         for result in arguments(node)[0]:
             relation = self.relations.get(result)
             new = self.env.get(result, result)
+            if isinstance(relation, Numbered):
+                self.node = result
+                self.refuse("gives the numbers of steps", "Number the steps outside of the model")
             if isinstance(relation, Along):
                 new, relation = self.aligned(result, min(relation.lead, 0))
                 self.node = result
@@ -166,6 +178,10 @@ class Rewriting:
         if any(isinstance(one, Latest) for one in inputs):
             self.refuse("brings the last step of a sequence together with all steps", "Use the value of each step")
         rule = self._rules(node.target)
+        if any(isinstance(one, Numbered) for one in inputs):
+            new, relation = self._with_numbers(self, node, rule)
+            self.check(node, relation)
+            return new, relation
         if rule is None:
             self.refuse("is an operator for which no form on a stream is known", "Keep it out of the streamed part")
         new, relation = rule(self, node)
@@ -239,11 +255,10 @@ class Rewriting:
             return result
         return self.refuse(f"follows the size {size}", "Use sizes that are axes")
 
-    def sizes(self, along: Along) -> list[Any]:
-        """The shape of a value's piece."""
-        return [
-            self.number(sympy.Mul(*(self.steps if atom.steps else atom.size for atom in dim))) for dim in along.dims
-        ]
+    def sizes(self, along: Along, items: int | None = None) -> list[Any]:
+        """The shape of a value's piece, or of so many items of it."""
+        length = self.steps if items is None else sympy.Integer(items)
+        return [self.number(sympy.Mul(*(length if atom.steps else atom.size for atom in dim))) for dim in along.dims]
 
     def along(self, node: fx.Node) -> Along:
         """The relation of a node that has the steps, in a dimension for themselves."""
@@ -260,11 +275,16 @@ class Rewriting:
         joined = self.with_history(node, back)
         return self.emit(aten.slice.Tensor, joined, relation.dim, 0, -back), relation.moved(-back, back)
 
-    def require_plain(self, node: fx.Node, relation: Along) -> None:
-        """Raises Unstreamable where a value does not begin with the first step: a state would have seen more, or less."""
-        if relation.lead:
-            how = "late" if relation.lead < 0 else "early"
-            self.refuse(f"runs over what begins {abs(relation.lead)} steps {how}", "Pad by F.pad(x, (kernel_size - 1, 0))")
+    def from_the_start(self, node: fx.Node) -> tuple[fx.Node, Along]:
+        """A value of which the first item in a whole run is that of the first step, for what carries a state.
+
+        Raises:
+            Unstreamable: the value begins late.
+        """
+        late = -self.along(node).lead
+        if late > 0:
+            self.refuse(f"runs over what begins {late} steps late", "Pad by F.pad(x, (kernel_size - 1, 0))")
+        return self.aligned(node, 0)
 
     def with_history(self, node: fx.Node, steps: int, piece: fx.Node | None = None) -> fx.Node:
         """A piece of a value, or `piece` in its place, with so many items before it."""
@@ -276,19 +296,17 @@ class Rewriting:
         dtype = node.meta["val"].dtype
         state = self.state(atoms, dtype)
         folded = any(len(d) != 1 for d in relation.dims)
-        past = self.emit(aten.reshape.default, state, self.past_sizes(relation, steps)) if folded else state
-        start = self._probe(node) if relation.lead > 0 else None
-        if relation.lead > 0 and (start is None or bool(start.any())):
+        past = self.emit(aten.reshape.default, state, self.sizes(relation, steps)) if folded else state
+        if relation.lead > 0 and not self._starts_with_zeros(node):
             past = self._started(node, relation, past, steps)
         joined = self.emit(aten.cat.default, [past, self.env[node] if piece is None else piece], dim)
         kept = self.emit(aten.slice.Tensor, joined, dim, -steps, LAST)
         self.hold(state, kept, atoms, dtype, "past", f"the last {steps} steps of {name_of(node)}")
         return joined
 
-    def past_sizes(self, relation: Along, steps: int) -> list[Any]:
-        """The shape of so many items of a value."""
-        length = sympy.Integer(steps)
-        return [self.number(sympy.Mul(*(length if a.steps else a.size for a in dim))) for dim in relation.dims]
+    def _starts_with_zeros(self, node: fx.Node) -> bool:
+        start = self._probe(self._prefix(node))
+        return start is not None and not bool(start.any())
 
     def _started(self, node: fx.Node, relation: Along, past: fx.Node, steps: int) -> fx.Node:
         """`past`, or at the start of a stream what a whole run has before its first step."""
@@ -301,20 +319,43 @@ class Rewriting:
         return self.emit(aten.where.self, self.fresh(relation), start, past)
 
     def _prefix(self, node: fx.Node) -> Any:
-        """A node's value in a whole run of no steps: what comes before the first one."""
+        """What a whole run has of a value before the item of the first step."""
         if node not in self._prefixes:
-            if node.op == "placeholder":
-                relation = self.relations[node]
-                new = self.env[node]
-                if isinstance(relation, Along):
-                    new = self.emit(aten.slice.Tensor, new, relation.dim, 0, 0)
-            elif node.op == "get_attr":
-                new = self.env[node]
+            relation = self.relations.get(node)
+            steps_of = relation if isinstance(relation, Along) else None
+            if is_number(node) or relation is None:
+                self._prefixes[node] = self.now(node)
+            elif steps_of is not None and steps_of.lead <= 0:
+                sizes = self.sizes(steps_of, 0)
+                self._prefixes[node] = self.emit(aten.zeros.default, sizes, dtype=node.meta["val"].dtype)
             else:
-                args, kwargs = map_arg((node.args, node.kwargs), self._prefix)
-                new = self.emit(node.target, *args, **kwargs)
-            self._prefixes[node] = new
+                self._prefixes[node] = self._computed_prefix(node, steps_of)
         return self._prefixes[node]
+
+    def _computed_prefix(self, node: fx.Node, relation: Along | None) -> fx.Node:
+        args = list(arguments(node))
+        if relation is not None and node.target in SHAPED:
+            target = aten.expand.default if node.target is aten.expand.default else aten.reshape.default
+            return self.emit(target, self._prefix(args[0]), self.sizes(relation, relation.lead))
+        if relation is not None and node.target in (aten.pad.default, aten.constant_pad_nd.default):
+            place = 2 * (len(relation.dims) - 1 - relation.dim) + 1
+            args[1] = [0 if k == place else pad for k, pad in enumerate(args[1])]  # nor is what comes after it
+        if relation is not None and node.target is aten.slice.Tensor and args[1] % len(relation.dims) == relation.dim:
+            args[3:] = [LAST]  # what is cut off at the end is not there
+        sources = [one for one in node.all_input_nodes if isinstance(self.relations.get(one), Along)]
+        shortest = min((self.along(one).lead for one in sources), default=0)
+
+        def before(source: fx.Node) -> Any:
+            new = self._prefix(source)
+            if source in sources and self.along(source).lead > max(shortest, 0):
+                new = self.emit(aten.slice.Tensor, new, self.along(source).dim, 0, max(shortest, 0))
+            return new
+
+        new_args, kwargs = map_arg((tuple(args), node.kwargs), before)
+        new = self.emit(node.target, *new_args, **kwargs)
+        if relation is not None and relation.alone:
+            new = self.emit(aten.slice.Tensor, new, relation.dim, 0, relation.lead)
+        return new
 
     def state(self, atoms: Sequence[Atom], dtype: torch.dtype) -> fx.Node:
         """A further input, of these sizes."""
@@ -339,19 +380,19 @@ class Rewriting:
     def count(self) -> fx.Node:
         """How many steps each row has had before this piece, (rows,)."""
         if self._counter is None:
-            before = self.state([self._rows], torch.int64)
+            before = self.state([self.rows], torch.int64)
             after = self.emit(aten.add.Tensor, before, self.number(self.steps))
-            self._counter = Held(before, after, "", "steps", "the number of steps so far", (self._rows,), torch.int64)
+            self._counter = Held(before, after, "", "steps", "the number of steps so far", (self.rows,), torch.int64)
             self.held.append(self._counter)
         return self._counter.input
 
     def fresh(self, relation: Along) -> fx.Node:
         """Whether a row is at its start, to go with a value."""
-        return self.spread(self.emit(aten.eq.Scalar, self.count(), 0), [self._rows], relation)
+        return self.spread(self.emit(aten.eq.Scalar, self.count(), 0), [self.rows], relation)
 
     def positions(self, relation: Along) -> fx.Node:
         """The number of each step, to go with a value."""
-        return self.spread(self.numbers(), [self._rows, STEPS], relation)
+        return self.spread(self.numbers(), [self.rows, STEPS], relation)
 
     def numbers(self) -> fx.Node:
         """The number of each step of each row, (rows, steps)."""

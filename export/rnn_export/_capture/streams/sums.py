@@ -26,17 +26,16 @@ def so_far(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
         return stream.copy(node), [relation, relation] if several else relation
     if not relation.alone:
         return stream.refuse("goes over steps that share a dimension with others", "Give time its own dimension")
-    stream.require_plain(node, relation)
+    piece, relation = stream.from_the_start(source)
     if several and any(user.args[1] == 1 and user.users for user in node.users):
         return stream.refuse("gives the numbers of steps", "Use its values alone")
     stream.carried = True
     dtype = (node.meta["val"][0] if several else node.meta["val"]).dtype
-    piece = stream.now(source)
     if dtype != source.meta["val"].dtype:
         piece = stream.emit(aten.to.dtype, piece, dtype)
     atoms = tuple(Atom(sympy.Integer(1)) if atom.steps else atom for atom in relation.atoms)
     state = stream.state(atoms, dtype)
-    before = stream.emit(aten.reshape.default, state, stream.past_sizes(relation, 1))
+    before = stream.emit(aten.reshape.default, state, stream.sizes(relation, 1))
     start = _START[node.target](dtype)
     if start:
         before = stream.emit(aten.masked_fill.Scalar, before, stream.fresh(relation), start)

@@ -24,8 +24,8 @@ from .decide import Decision, decide
 from .describe import describe
 from .graph import Layer
 from .ledger import OF_SIZES
-from .lift import NoStream
 from .lengths import settle_lengths
+from .lift import NoLayer, NoStream
 from .module import copied
 from .prepare import Prepared, State, prepare
 from .sample import Sampler
@@ -324,6 +324,8 @@ def _streamed(
                 streamed, module = streams.put(prepared, settled, found)
                 return streamed, trace(streamed, module), module
     except streams.Unstreamable as error:
+        if isinstance(prepared.unlifted, NoLayer) and graph.recurrent(program):
+            raise prepared.unlifted from None  # every layer is given its state
         if prepared.unlifted is not None or not prepared.flat.lifted:
             raise
         return replace(prepared, unstreamed=error), program, rolled

@@ -20,11 +20,13 @@ from ..graph import arguments, user_inputs
 from ..lift import Slot
 from ..module import REFUSED, Flat
 from ..prepare import Prepared
+from .facts import expression
 from .numbers import with_numbers
 from .operators import rule
 from .prove import require_equal
 from .relation import Atom
-from .rewrite import Held, Rewriting, Unstreamable, expression
+from .rewrite import Rewriting
+from .writer import Held, Unstreamable
 from .writes import without_writes
 
 __all__ = ["Found", "StreamedFlat", "Unstreamable", "find", "put"]
@@ -108,7 +110,7 @@ def put(prepared: Prepared, settled: Prepared, found: Found) -> tuple[Prepared, 
             )
         least = asked.min
     streamed = _streamed(_any_length(prepared, settled, found.axis), module, _slots(prepared, found, held), found.axis)
-    require_equal(prepared, streamed, found.axis, least)
+    require_equal(prepared, streamed, found.axis, least, [one.span for one in held])
     return streamed, module
 
 
@@ -234,7 +236,8 @@ def _slots(prepared: Prepared, found: Found, held: Sequence[Held]) -> tuple[Slot
         shape = tuple(_size(atom, names, one) for atom in one.atoms)
         known = {*prepared.names, *(slot.input for slot in slots)}
         for again in range(1, len(known) + 2):
-            name = "_".join(filter(None, [one.stem, str(again) if again > 1 else "", one.letter]))
+            more = [str(again)] if again > 1 else []
+            name = "_".join([one.stem, *more, one.letter] if one.stem else [one.letter, *more])
             if f"{name}_0" not in known:
                 slots.append(Slot(-1, f"{name}_0", f"{name}_n", shape, one.dtype, one.holds))
                 break

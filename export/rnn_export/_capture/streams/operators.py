@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,12 +9,12 @@ import sympy
 import torch
 from torch import fx
 
-from .. import leaves, scan_leaf
 from ..graph import arguments, aten
 from ..zeros import is_zeros
-from . import numbers, sums, windows
-from .relation import STEPS, Along, Atom, Latest, broadcast, regroup
-from .rewrite import SHAPED, Rewriting, Rule, bound, expression, expressions
+from . import layers, numbers, products, sums, windows
+from .facts import bound, expression, expressions
+from .relation import STEPS, Along, Atom, broadcast, regroup
+from .rewrite import SHAPED, Rewriting, Rule
 
 
 def rule(target: Any) -> Rule | None:
@@ -33,7 +32,7 @@ def item_by_item(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     pieces = {source: stream.aligned(source, lead) for source in every}
     relation = broadcast([along for _, along in pieces.values()], expressions(node)) if pieces else None
     if relation is None:
-        return stream.refuse("holds every step against every other one", "Bound what a step looks at")
+        stream.refuse("holds every step against every other one", "Bound what a step looks at")
 
     def now(source: fx.Node) -> Any:
         return pieces[source][0] if source in pieces else stream.now(source)
@@ -76,7 +75,7 @@ def shaped(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     """The same items in their order in another shape."""
     relation = regroup(stream.along(arguments(node)[0]), expressions(node), stream.steps)
     if relation is None:
-        return stream.refuse("takes steps apart or together", "Keep time in one dimension")
+        stream.refuse("takes steps apart or together", "Keep time in one dimension")
     return stream.emit(aten.reshape.default, stream.now(arguments(node)[0]), stream.sizes(relation)), relation
 
 
@@ -89,7 +88,7 @@ def expanded(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
         return stream.emit(aten.expand.default, stream.now(source), stream.sizes(found)), found
     found_or_none = broadcast([relation], expressions(node))
     if found_or_none is None:
-        return stream.refuse("spreads steps over steps", "Bound what a step looks at")
+        stream.refuse("spreads steps over steps", "Bound what a step looks at")
     return stream.emit(aten.expand.default, stream.now(source), stream.sizes(found_or_none)), found_or_none
 
 
@@ -97,7 +96,8 @@ def turned(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     """The dimensions in another order."""
     relation = stream.along(arguments(node)[0])
     sizes = range(2, 2 + len(relation.dims))
-    order = node.target(torch.empty(tuple(sizes)), *node.args[1:], **node.kwargs).shape
+    target: Any = node.target
+    order = target(torch.empty(tuple(sizes)), *node.args[1:], **node.kwargs).shape
     return stream.copy(node), relation.with_dims([relation.dims[size - 2] for size in order])
 
 
@@ -122,9 +122,9 @@ def within_features(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
         given = named.get("dim", named.get("dims"))
         over = _dims(given, rank)
     if relation.dim in over:
-        return stream.refuse("goes over all steps together", _instead(node))
+        stream.refuse("goes over all steps together", _instead(node))
     if any(isinstance(stream.relations[other], Along) for other in node.all_input_nodes if other is not source):
-        return stream.refuse("takes weights that follow the steps", "Use constant ones")
+        stream.refuse("takes weights that follow the steps", "Use constant ones")
     return _results(stream, node, relation, over)
 
 
@@ -136,7 +136,7 @@ def _results(stream: Rewriting, node: fx.Node, relation: Along, over: set[int]) 
     found = [_kept(relation, value, over) for value in (values if several else [values])]
     for one, value in zip(found, values if several else [values], strict=True):
         if one is None or [str(s) for s in value.shape] != [str(s) for s in one.whole(stream.steps)]:
-            return stream.refuse("gives a shape that was not understood", "Use state='none'")
+            stream.refuse("gives a shape that was not understood", "Use state='none'")
     return new, found if several else found[0]
 
 
@@ -167,57 +167,11 @@ def _instead(node: fx.Node) -> str:
     return "Use one over a bounded window (F.avg_pool1d), or a running one (cumsum)"
 
 
-def linear(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
-    """The same matrix for each step."""
-    source, *others = node.all_input_nodes
-    relation = stream.relations[source]
-    if not isinstance(relation, Along) or any(isinstance(stream.relations[one], Along) for one in others):
-        return stream.refuse("has weights that follow the steps", "Use an operator item by item")
-    if relation.dim == len(relation.dims) - 1:
-        return stream.refuse("goes over all steps together", "Move time away from the last dimension")
-    out = expressions(node)[-1]
-    return stream.copy(node), relation.with_dims([*relation.dims[:-1], (Atom(out),) if out != 1 else ()])
-
-
-def product(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
-    """A product of matrices, in each of which the steps are no dimension that is summed over."""
-    left, right, *rest = arguments(node)[-2:] if node.target is aten.addmm.default else arguments(node)
-    pair = [stream.relations[left], stream.relations[right]]
-    for relation, summed in zip(pair, (-1, -2), strict=True):
-        if isinstance(relation, Along) and relation.dim == max(len(relation.dims) + summed, 0):
-            return stream.refuse("goes over all steps together", "Bound what a step looks at")
-    every = [source for source in (left, right) if isinstance(stream.relations[source], Along)]
-    lead = min(stream.along(source).lead for source in every)
-    pieces = {source: stream.aligned(source, lead) for source in every}
-    sizes = expressions(node)
-    dims: list[Any] = [(Atom(size),) if size != 1 else () for size in sizes]
-    places = set()
-    for source, (_, along) in pieces.items():
-        moved = len(sizes) - len(along.dims) + (source is left and len(expressions(right)) == 1)
-        for k, dim in enumerate(along.dims):
-            if len(dim) > 1 or STEPS in dim:
-                dims[moved + k] = dim
-        places.add(moved + along.dim)
-    if len(places) != 1:
-        return stream.refuse("holds every step against every other one", "Bound what a step looks at")
-    args = [pieces[source][0] if source in pieces else stream.now(source) for source in node.all_input_nodes]
-    return stream.emit(node.target, *args), pieces[every[0]][1].with_dims(dims)
-
-
-def looked_up(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
-    """A row of a table for each item."""
-    table, index, *_ = arguments(node)
-    relation = stream.relations[index]
-    if not isinstance(relation, Along) or isinstance(stream.relations[table], Along):
-        return stream.refuse("looks up in a table that follows the steps", "Use a constant table")
-    return stream.copy(node), relation.with_dims([*relation.dims, (Atom(expressions(node)[-1]),)])
-
-
 def joined(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     """Values side by side; along the steps, zeros in front."""
-    parts, *rest = arguments(node)
-    rank = len(expressions(node))
-    dim = (rest[0] if rest else node.kwargs.get("dim", 0)) % rank
+    named = bound(node)
+    parts: list[fx.Node] = named["tensors"]
+    dim: int = named["dim"] % len(expressions(node))
     every = [part for part in parts if isinstance(stream.relations[part], Along)]
     stacks = node.target is aten.stack.default
     if every and not stacks and stream.along(every[0]).dim == dim:
@@ -225,10 +179,10 @@ def joined(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     lead = min(stream.along(part).lead for part in every)
     pieces = {part: stream.aligned(part, lead) for part in every}
     if len(every) != len(parts):
-        return stream.refuse("joins what has steps to what has none", "Give both the steps, by expand")
+        stream.refuse("joins what has steps to what has none", "Give both the steps, by expand")
     relation = pieces[every[0]][1]
     if len({along.dim for _, along in pieces.values()}) != 1:
-        return stream.refuse("has the steps in unlike dimensions", "Use permute before")
+        stream.refuse("has the steps in unlike dimensions", "Use permute before")
     dims = list(relation.dims)
     if stacks:
         dims.insert(dim, (Atom(sympy.Integer(len(parts))),))
@@ -243,7 +197,7 @@ def _in_front(stream: Rewriting, node: fx.Node, parts: list[fx.Node], dim: int) 
     if not isinstance(stream.relations[last], Along) or not all(
         stream.relations[part] is None and is_zeros(part) for part in zeros
     ):
-        return stream.refuse("joins values along the steps", "Pad with zeros at the start alone")
+        stream.refuse("joins values along the steps", "Pad with zeros at the start alone")
     more = sum(int(part.meta["val"].shape[dim]) for part in zeros)
     return windows.padded(stream, last, more, 0, 0.0)
 
@@ -253,94 +207,25 @@ def normalised(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     named = bound(node)
     relation = stream.along(named["input"])
     if named["training"] or named["running_mean"] is None or relation.dim == 1:
-        return stream.refuse("takes statistics over all steps", _instead(node))
+        stream.refuse("takes statistics over all steps", _instead(node))
+    return stream.copy(node), relation
+
+
+def by_channel(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
+    """PReLU, whose weights belong to the channels in dimension 1."""
+    source, weight = arguments(node)
+    relation = stream.along(source)
+    if relation.dim == 1 and expressions(weight) != [1]:
+        stream.refuse("takes the steps for channels", "Move time behind the channels")
     return stream.copy(node), relation
 
 
 def of_groups(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
-    """A group norm: over all dimensions but the first."""
+    """A group or instance norm: over all dimensions but the first."""
     relation = stream.along(arguments(node)[0])
     if relation.dim != 0:
-        return stream.refuse("takes statistics over all steps", _instead(node))
+        stream.refuse("takes statistics over all steps", _instead(node))
     return stream.copy(node), relation
-
-
-def layer(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
-    """A recurrent layer: over the steps it carries its state; over something else it stays as it is."""
-    args = list(arguments(node))
-    lengths, both = args[-5], args[-1]
-    states = args[1:-5]
-    if lengths is not None:
-        return stream.refuse("runs over packed sequences", "Give it padded ones")
-    relation = stream.along(args[0])
-    rows = relation.dims[1]
-    if relation.dim == 1:
-        return _beside(stream, node, relation)
-    if relation.dim != 0 or not relation.alone:
-        return stream.refuse("runs over steps and something else together", "Give time a dimension of its own")
-    if both:
-        return stream.refuse("is bidirectional: it reads each sequence from its end", "Use one direction")
-    piece, relation = stream.from_the_start(args[0])
-    stream.carried = True
-    new_args = [piece]
-    given = []
-    for letter, state, value in zip("hc", states, node.meta["val"][1:], strict=False):
-        if state is not None and not is_zeros(state):
-            new_args.append(stream.now(state))
-            continue
-        sizes = [Atom(sympy.Integer(value.shape[0])), *rows, Atom(sympy.Integer(value.shape[2]))]
-        own = stream.state(sizes, value.dtype)
-        given.append((letter, own, sizes, value))
-        flat = [stream.number(expression(s)) for s in value.shape]
-        new_args.append(stream.emit(aten.reshape.default, own, flat) if len(rows) != 1 else own)
-    weights = fx.node.map_arg(args[-4], stream.now)
-    new = stream.emit(node.target, *new_args, lengths, weights, *args[-3:])
-    for k, (letter, own, sizes, value) in enumerate(given, 1 + len(states) - len(given)):
-        final = stream.emit(operator.getitem, new, k)
-        stream.hold(own, final, sizes, value.dtype, letter, f"the state {letter} of {_kind(node)}")
-    out = (Atom(sympy.Integer(node.meta["val"][0].shape[2])),)
-    return new, [relation.with_dims([*relation.dims[:2], out]), *(Latest() for _ in states)]
-
-
-def _beside(stream: Rewriting, node: fx.Node, relation: Along) -> tuple[Any, Any]:
-    """A layer over another axis, with the steps among its rows."""
-    args = list(arguments(node))
-    states = args[1:-5]
-    if not all(state is None or is_zeros(state) for state in states):
-        return stream.refuse("takes a state for each step", "Start it from zeros")
-    weights = fx.node.map_arg(args[-4], stream.now)
-    new = stream.emit(node.target, stream.now(args[0]), *(None for _ in states), None, weights, *args[-3:])
-    values = node.meta["val"]
-    found = [
-        relation.with_dims([(Atom(expression(value.shape[0])),), relation.dims[1], (Atom(sympy.Integer(value.shape[2])),)])
-        for value in values
-    ]
-    return new, found
-
-
-def _kind(node: fx.Node) -> str:
-    return str(node.target).removeprefix("rnn_export.").removesuffix(".default")
-
-
-def loop(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
-    """A scan: over the steps it carries its states."""
-    step, states, xs, closure, reverse = arguments(node)
-    relations = [stream.relations[x] for x in xs]
-    if reverse or any(isinstance(stream.relations[one], Along) for one in [*states, *closure]):
-        return stream.refuse("reads each sequence from its end, or takes what follows the steps", "Run it forward")
-    if not all(isinstance(one, Along) and one.dim == 0 and one.alone for one in relations):
-        return stream.refuse("runs over something else than the steps", "Give time a dimension of its own")
-    pieces = [stream.from_the_start(x) for x in xs]
-    if any(state is None or is_zeros(state) for state in states):
-        return stream.refuse("starts from a state of its own", "Give it a state that is lifted")
-    stream.carried = True
-    new = stream.copy(node, {2: [piece for piece, _ in pieces]})
-    along = pieces[0][1]
-    results = [
-        along.with_dims([(STEPS,), *((Atom(expression(s)),) if s != 1 else () for s in value.shape[1:])])
-        for value in node.meta["val"][len(states) :]
-    ]
-    return new, [*(Latest() for _ in states), *results]
 
 
 def moved(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
@@ -355,7 +240,7 @@ def parted(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     rank = len(relation.dims)
     dim = (named.get("dim") or 0) % rank
     if dim == relation.dim:
-        return stream.refuse("takes steps apart", "Keep time in one dimension")
+        stream.refuse("takes steps apart", "Keep time in one dimension")
     return _results(stream, node, relation, {dim})
 
 
@@ -412,14 +297,12 @@ RULES: dict[Any, Rule] = {
         parted,
     ),
     **dict.fromkeys((aten.slice.Tensor, aten.select.int), parts_or_steps),
-    aten.linear.default: linear,
-    **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), product),
-    aten.embedding.default: looked_up,
     **dict.fromkeys((aten.cat.default, aten.stack.default), joined),
     aten.batch_norm.default: normalised,
-    aten.group_norm.default: of_groups,
-    **dict.fromkeys(leaves.RECURRENT, layer),
-    scan_leaf.scan: loop,
+    **dict.fromkeys((aten.group_norm.default, aten.instance_norm.default), of_groups),
+    aten.prelu.default: by_channel,
+    **layers.RULES,
+    **products.RULES,
     **windows.RULES,
     **sums.RULES,
     **numbers.RULES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,13 +17,13 @@ from ..module import REFUSED, float64, wide_copy, widened
 from ..prepare import Prepared
 from ..sample import Sampler
 
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
-"""Every piece of a stream is as long as one of these, in one of the trials."""
-BEYOND = 40
-"""Steps beyond the longest look back in every trial."""
+SIZES = range(1, 14)
+"""Every piece of a stream is as long as one of these, in one of the trials: before a long piece, and after it."""
+PIECES = 20
+"""As many come before the long piece, and after it."""
 
 
-def require_equal(prepared: Prepared, streamed: Prepared, axis: str, least: int) -> None:
+def require_equal(prepared: Prepared, streamed: Prepared, axis: str, least: int, spans: Sequence[int]) -> None:
     """Run the model in float64 over whole sequences, and what was written for streams over the same in pieces.
 
     Args:
@@ -31,16 +31,14 @@ def require_equal(prepared: Prepared, streamed: Prepared, axis: str, least: int)
         streamed: the same, written anew.
         axis: the one that is cut.
         least: the fewest steps of a whole sequence that the program was found to be right for: fewer are tried.
+        spans: how far each window looks back.
 
     Raises:
         ExportError: they differ.
     """
-    own = streamed.names[len(prepared.names) :]
-    slots = streamed.flat.lifted[-len(own) :]
-    longest = max([0, *(size for slot in slots for size in slot.shape if isinstance(size, int) and size <= 4096)])
     model, other = wide_copy(prepared.flat), wide_copy(streamed.flat)
     tried = 0
-    for seed, (steps, cuts) in enumerate(_trials(longest, least)):
+    for seed, (steps, cuts) in enumerate(_trials(sum(spans), least)):
         sizes = {**prepared.sizes, axis: steps}
         sizes |= {one: 1 + (size + seed) % 4 for one, size in prepared.sizes.items() if one != axis and seed % 3 == 1}
         if not allowed(prepared.limits, sizes):
@@ -67,15 +65,15 @@ def require_equal(prepared: Prepared, streamed: Prepared, axis: str, least: int)
 
 
 def _trials(longest: int, least: int) -> Iterator[tuple[int, list[int]]]:
-    """Lengths of whole sequences, and of their pieces."""
-    generator = random.Random(0)
+    """Lengths of whole sequences, and of their pieces: cuts lie before, within and beyond the longest look back."""
     for size in SIZES:
-        steps = longest + BEYOND if size > 4 else max(BEYOND, min(longest, 300) + 7)
-        yield steps, [size] * (steps // size) + ([steps % size] if steps % size else [])
-    for steps in (1, 2, 3, 5, *range(4, least), longest + BEYOND, 2 * longest + BEYOND):
+        cuts = [*[size] * PIECES, longest + 1, *[size] * PIECES]
+        yield sum(cuts), cuts
+    generator = random.Random(0)
+    for steps in (*range(1, max(6, least)), longest + 1, 2 * longest + 13):
         left, cuts = steps, []
         while left:
-            cuts.append(min(left, generator.choice((1, 2, 3, 7, 13, longest + 1))))
+            cuts.append(min(left, generator.choice((1, 2, 3, 7, 13, longest // 2 + 1, longest + 1))))
             left -= cuts[-1]
         yield steps, cuts
         yield steps, [steps]
@@ -95,11 +93,11 @@ def _run(
         piece = []
         for name, x in zip(streamed.names, [*inputs, *states.values()], strict=False):
             dims = [dim for dim, own in streamed.axes[name].items() if own == axis]
-            part = x if name not in states else states[name]
+            part = states.get(name, x)
             for dim in dims:
                 part = part.narrow(dim, start, size)
             piece.append(part.clone())
-        piece = [states[n] if n in states else p for n, p in itertools.zip_longest(streamed.names, piece)]
+        piece = [states.get(n, p) for n, p in itertools.zip_longest(streamed.names, piece)]
         found = other(*piece)
         results.append(found)
         for slot in streamed.flat.states:
@@ -108,7 +106,12 @@ def _run(
 
 
 def _require(
-    prepared: Prepared, want: tuple[Tensor, ...], pieces: list[tuple[Tensor, ...]], axis: str, steps: int, cuts: list[int]
+    prepared: Prepared,
+    want: tuple[Tensor, ...],
+    pieces: list[tuple[Tensor, ...]],
+    axis: str,
+    steps: int,
+    cuts: list[int],
 ) -> None:
     for k, whole in enumerate(want):
         parts = [piece[k] for piece in pieces]

@@ -6,22 +6,17 @@ Every operator is written anew, by the rule that the table has for it. A rule gi
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sympy
-import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from ..._errors import ExportError
 from ..graph import arguments, aten, module_path
-from ..trace import user_line
+from .facts import expression, expressions, is_number, name_of
 from .relation import STEPS, Along, Atom, Latest, Numbered, same
-
-LAST = 9223372036854775807
-"""The end of a slice that goes to the end."""
+from .writer import LAST, Writer
 
 SHAPED = {
     *(aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim),
@@ -30,37 +25,11 @@ SHAPED = {
 """Operators that give the same items another shape."""
 
 
-class Unstreamable(ExportError):
-    """An operator has no form on a stream."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """A state that the rewriting puts in.
-
-    Attributes:
-        input, output: the nodes of its value before and after a piece.
-        stem: what its name begins with: the module that needs it.
-        letter: what its name ends with.
-        holds: what it is, in words.
-        atoms: its sizes.
-        dtype: of the state.
-    """
-
-    input: fx.Node
-    output: fx.Node
-    stem: str
-    letter: str
-    holds: str
-    atoms: tuple[Atom, ...]
-    dtype: torch.dtype
-
-
 Rule = Callable[["Rewriting", fx.Node], tuple[Any, Any]]
 """From a node of the program to what it becomes, and its relation (of several results, a list of both)."""
 
 
-class Rewriting:
+class Rewriting(Writer):
     """Goes through a program once.
 
     Args:
@@ -81,23 +50,13 @@ class Rewriting:
         with_numbers: Callable[[Rewriting, fx.Node, Rule | None], tuple[Any, Any]],
         probe: Callable[[fx.Node], Tensor | None],
     ) -> None:
+        super().__init__(steps)
         self.old = module.graph
-        self.graph = fx.Graph()
-        self.steps = steps
-        self.env: dict[fx.Node, Any] = {}
-        self.relations: dict[fx.Node, Any] = {}
-        self.held: list[Held] = []
-        self.carried = False
         self._streamed = streamed
         self._rules = rules
         self._with_numbers = with_numbers
         self._probe = probe
-        self._symbols: dict[sympy.Expr, tuple[fx.Node, int]] = {}
         self._prefixes: dict[fx.Node, Any] = {}
-        self._inputs: list[fx.Node] = []
-        self._counter: Held | None = None
-        self.rows = Atom(sympy.Integer(1))
-        self.node: fx.Node = next(iter(self.old.nodes))
 
     def run(self) -> None:
         """Write the new graph, without its states among the results.
@@ -172,7 +131,7 @@ class Rewriting:
             new = self.env[source]
             return (new[index] if isinstance(new, list) else self.emit(operator.getitem, new, index)), picked
         inputs = [self.relations[source] for source in node.all_input_nodes if not is_number(source)]
-        if not any(isinstance(one, Along) or isinstance(one, list) for one in inputs) and not self.has_steps(node):
+        if not any(isinstance(one, Along | list) for one in inputs) and not self.has_steps(node):
             latest = any(isinstance(one, Latest) for one in inputs)
             return self.copy(node), Latest() if latest else None
         if any(isinstance(one, Latest) for one in inputs):
@@ -203,68 +162,6 @@ class Rewriting:
         shapes = [size for v in values if isinstance(v, Tensor) for size in v.shape]
         numbers = [source.meta["val"] for source in node.all_input_nodes if is_number(source)]
         return any(self.steps in expression(size).free_symbols for size in (*shapes, *numbers))
-
-    def refuse(self, why: str, way_out: str) -> Any:
-        """Raises Unstreamable for the node that is at hand."""
-        node = self.node
-        line = user_line(node.meta.get("stack_trace") or "")
-        where = ", ".join(filter(None, [repr(module_path(node)) if module_path(node) else "", line]))
-        raise Unstreamable(
-            f"state='lift', but {name_of(node)}{f' ({where})' if where else ''} {why}, so the model cannot run on a "
-            f"stream. {way_out}, or use state='none'"
-        )
-
-    # What rules use
-
-    def emit(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """A new node that stands for the one at hand."""
-        new = self.graph.call_function(target, args, kwargs)
-        new.meta.update({k: v for k, v in self.node.meta.items() if k in ("stack_trace", "nn_module_stack")})
-        return new
-
-    def copy(self, node: fx.Node, replaced: Mapping[int, Any] | None = None) -> fx.Node:
-        """The node with its arguments as they are now, some of them given."""
-        args = list(node.args)
-        for k, arg in enumerate(args):
-            args[k] = replaced[k] if replaced and k in replaced else map_arg(arg, self.now)
-        new = self.graph.create_node("call_function", node.target, tuple(args), map_arg(node.kwargs, self.now))
-        new.meta.update(node.meta)
-        return new
-
-    def now(self, node: fx.Node) -> Any:
-        """What a node of the program is in the new graph."""
-        if is_number(node):
-            size = expression(node.meta["val"])
-            if self.steps in size.free_symbols:
-                self.refuse("computes with the number of steps, which a stream does not know", "Leave it out")
-            return self.number(size)
-        return self.env[node]
-
-    def number(self, size: sympy.Expr) -> Any:
-        """A node, or a plain number, with the value of an expression in sizes; of the steps, those of the piece."""
-        if size.is_Integer:
-            return int(size)
-        if size in self._symbols:
-            return self.emit(aten.sym_size.int, *self._symbols[size])
-        if isinstance(size, sympy.Add | sympy.Mul):
-            how = operator.add if isinstance(size, sympy.Add) else operator.mul
-            first, *rest = size.args
-            result = self.number(first)
-            for part in rest:
-                result = self.emit(how, result, self.number(part))
-            return result
-        return self.refuse(f"follows the size {size}", "Use sizes that are axes")
-
-    def sizes(self, along: Along, items: int | None = None) -> list[Any]:
-        """The shape of a value's piece, or of so many items of it."""
-        length = self.steps if items is None else sympy.Integer(items)
-        return [self.number(sympy.Mul(*(length if atom.steps else atom.size for atom in dim))) for dim in along.dims]
-
-    def along(self, node: fx.Node) -> Along:
-        """The relation of a node that has the steps, in a dimension for themselves."""
-        relation = self.relations[node]
-        assert isinstance(relation, Along)
-        return relation
 
     def aligned(self, node: fx.Node, lead: int) -> tuple[fx.Node, Along]:
         """A value that starts with the item `lead` before that of the first step: earlier ones come later."""
@@ -301,8 +198,14 @@ class Rewriting:
             past = self._started(node, relation, past, steps)
         joined = self.emit(aten.cat.default, [past, self.env[node] if piece is None else piece], dim)
         kept = self.emit(aten.slice.Tensor, joined, dim, -steps, LAST)
-        self.hold(state, kept, atoms, dtype, "past", f"the last {steps} steps of {name_of(node)}")
+        self.hold(state, kept, atoms, dtype, "past", self._past(steps), steps)
         return joined
+
+    def _past(self, steps: int) -> str:
+        of = f" of {module_path(self.node)!r}" if module_path(self.node) else ""
+        return f"the last {steps if steps > 1 else ''} step{'s' if steps > 1 else ''}".replace("  ", " ") + (
+            f", which {name_of(self.node)}{of} looks back at"
+        )
 
     def _starts_with_zeros(self, node: fx.Node) -> bool:
         start = self._probe(self._prefix(node))
@@ -356,105 +259,3 @@ class Rewriting:
         if relation is not None and relation.alone:
             new = self.emit(aten.slice.Tensor, new, relation.dim, 0, relation.lead)
         return new
-
-    def state(self, atoms: Sequence[Atom], dtype: torch.dtype) -> fx.Node:
-        """A further input, of these sizes."""
-        with self.graph.inserting_after(self._inputs[-1]):
-            new = self.graph.placeholder(f"held_{len(self._inputs)}")
-        self._inputs.append(new)
-        return new
-
-    def hold(
-        self, before: fx.Node, after: fx.Node, atoms: Sequence[Atom], dtype: torch.dtype, letter: str, holds: str
-    ) -> Held:
-        """Keep a state, whose next value is `after`, in the shape of `atoms`."""
-        atoms = tuple(atoms)
-        after = self.emit(aten.reshape.default, after, [self.number(atom.size) for atom in atoms])
-        stem = module_path(self.node).replace(".", "_")
-        held = Held(before, after, stem, letter, holds, atoms, dtype)
-        self.held.append(held)
-        return held
-
-    # Where in the stream a piece begins
-
-    def count(self) -> fx.Node:
-        """How many steps each row has had before this piece, (rows,)."""
-        if self._counter is None:
-            before = self.state([self.rows], torch.int64)
-            after = self.emit(aten.add.Tensor, before, self.number(self.steps))
-            self._counter = Held(before, after, "", "steps", "the number of steps so far", (self.rows,), torch.int64)
-            self.held.append(self._counter)
-        return self._counter.input
-
-    def fresh(self, relation: Along) -> fx.Node:
-        """Whether a row is at its start, to go with a value."""
-        return self.spread(self.emit(aten.eq.Scalar, self.count(), 0), [self.rows], relation)
-
-    def positions(self, relation: Along) -> fx.Node:
-        """The number of each step, to go with a value."""
-        return self.spread(self.numbers(), [self.rows, STEPS], relation)
-
-    def numbers(self) -> fx.Node:
-        """The number of each step of each row, (rows, steps)."""
-        piece = self.emit(aten.arange.default, self.number(self.steps))
-        return self.emit(aten.add.Tensor, self.emit(aten.unsqueeze.default, self.count(), 1), piece)
-
-    def spread(self, value: fx.Node, given: Sequence[Atom], relation: Along) -> fx.Node:
-        """A value of rows, or of rows and steps, in the dimensions of another one."""
-        atoms = [atom for atom in given if atom.size != 1]
-        order = [atom for atom in relation.atoms if atom in atoms]
-        if sorted(order, key=str) != sorted(atoms, key=str):
-            self.refuse("needs the number of a step where the rows of the batch are not seen", "Keep them apart")
-        if order != atoms:
-            value = self.emit(aten.transpose.int, value, 0, 1)
-        loose: list[Any] = []
-        full: list[Any] = []
-        for dim in relation.dims:
-            shared = len(dim) > 1 and any(atom in atoms for atom in dim)
-            for atom in dim or (Atom(sympy.Integer(1)),):
-                own = self.number(self.steps if atom.steps else atom.size) if atom in atoms or shared else 1
-                loose.append(own if atom in atoms else 1)
-                full.append(own)
-        value = self.emit(aten.reshape.default, value, loose)
-        if all(len(dim) <= 1 or not set(dim) & set(atoms) for dim in relation.dims) and len(loose) == len(
-            relation.dims
-        ):
-            return value
-        value = self.emit(aten.expand.default, value, full)
-        shape = [
-            sympy.Mul(*(self.steps if a.steps else a.size for a in dim)) if set(dim) & set(atoms) else sympy.Integer(1)
-            for dim in relation.dims
-        ]
-        return self.emit(aten.reshape.default, value, [self.number(size) for size in shape])
-
-
-def is_number(node: fx.Node) -> bool:
-    """Whether a node is a size or computed from sizes."""
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
-
-
-def expression(size: Any) -> sympy.Expr:
-    """A size as an expression."""
-    return size.node.expr if isinstance(size, torch.SymInt | torch.SymFloat) else sympy.sympify(size)
-
-
-def expressions(node: fx.Node) -> list[sympy.Expr]:
-    """The shape of a node's value."""
-    return [expression(size) for size in node.meta["val"].shape]
-
-
-def name_of(node: fx.Node) -> str:
-    """An operator by its name in PyTorch."""
-    return str(node.target).removesuffix(".default") if node.op == "call_function" else f"the input {node.name!r}"
-
-
-def bound(node: fx.Node) -> dict[str, Any]:
-    """A node's arguments by their names, defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    found = {}
-    for k, argument in enumerate(schema.arguments):
-        if k < len(node.args):
-            found[argument.name] = node.args[k]
-        else:
-            found[argument.name] = node.kwargs.get(argument.name, argument.default_value)
-    return found

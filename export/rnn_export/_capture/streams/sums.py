@@ -11,8 +11,10 @@ import torch
 from torch import fx
 
 from ..graph import aten
+from .facts import bound
 from .relation import Atom
-from .rewrite import LAST, Rewriting, Rule, bound
+from .rewrite import Rewriting, Rule
+from .writer import LAST
 
 
 def so_far(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
@@ -25,10 +27,10 @@ def so_far(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     if dim != relation.dim:
         return stream.copy(node), [relation, relation] if several else relation
     if not relation.alone:
-        return stream.refuse("goes over steps that share a dimension with others", "Give time its own dimension")
+        stream.refuse("goes over steps that share a dimension with others", "Give time its own dimension")
     piece, relation = stream.from_the_start(source)
     if several and any(user.args[1] == 1 and user.users for user in node.users):
-        return stream.refuse("gives the numbers of steps", "Use its values alone")
+        stream.refuse("gives the numbers of steps", "Use its values alone")
     stream.carried = True
     dtype = (node.meta["val"][0] if several else node.meta["val"]).dtype
     if dtype != source.meta["val"].dtype:

@@ -8,8 +8,9 @@ import sympy
 from torch import fx
 
 from ..graph import arguments, aten
+from .facts import bound, expression, expressions
 from .relation import Along, Atom, Latest
-from .rewrite import Rewriting, Rule, bound, expression, expressions
+from .rewrite import Rewriting, Rule
 
 
 def padded(stream: Rewriting, source: fx.Node, left: int, right: int, value: float) -> tuple[fx.Node, Along]:
@@ -77,7 +78,7 @@ def picked(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
 
 
 def window(stream: Rewriting, node: fx.Node, source: fx.Node, span: int, pads: tuple[int, int]) -> tuple[Any, Along]:
-    """A piece with `span` items before it, of a value that is padded by `pads`; and the relation of what comes of it."""
+    """A piece of a value that is padded by `pads`, with `span` items before it; and the relation of what it gives."""
     piece, relation = padded(stream, source, *pads, 0.0)
     new = stream.with_history(source, span, piece) if span else piece
     return new, relation.moved(-span, 0)
@@ -90,25 +91,25 @@ def convolution(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     relation = stream.along(source)
     space = len(expressions(weight)) - 2
     if any(isinstance(stream.relations[other], Along) for other in node.all_input_nodes if other is not source):
-        return stream.refuse("has weights that follow the steps", "Use constant ones")
+        stream.refuse("has weights that follow the steps", "Use constant ones")
     place = relation.dim - (len(relation.dims) - space)
     out = _after(relation, node, space)
     if place == -1:
-        return stream.refuse("takes the steps for channels", "Move time behind the channels")
+        stream.refuse("takes the steps for channels", "Move time behind the channels")
     if place < 0:
         return stream.copy(node), relation.with_dims(out)
     if not relation.alone:
-        return stream.refuse("goes over steps that share a dimension with others", "Give time its own dimension")
+        stream.refuse("goes over steps that share a dimension with others", "Give time its own dimension")
     stride, dilation = (_each(named[name], space) for name in ("stride", "dilation"))
     kernel = int(expressions(weight)[2 + place])
     span = (kernel - 1) * dilation[place]
     pads = _pads(named["padding"], space, [int(k) for k in expressions(weight)[2:]], dilation)
     if stride[place] != 1:
-        return stream.refuse(f"takes {stride[place]} steps at a time", "Use stride 1 along time")
+        stream.refuse(f"takes {stride[place]} steps at a time", "Use stride 1 along time")
     new, found = window(stream, node, source, span, pads[place])
     own = [pads[k][0] if k != place else 0 for k in range(space)]
     if any(left != right for k, (left, right) in enumerate(pads) if k != place):
-        return stream.refuse("pads unevenly", "Pad by F.pad")
+        stream.refuse("pads unevenly", "Pad by F.pad")
     bias = None if named["bias"] is None else stream.now(named["bias"])
     target = _PLAIN.get(node.target, node.target)
     new = stream.emit(target, new, stream.now(weight), bias, stride, own, dilation, named["groups"])
@@ -158,18 +159,49 @@ def pool(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     if place < 0:
         return stream.copy(node), relation.with_dims(out)
     if not relation.alone:
-        return stream.refuse("goes over steps that share a dimension with others", "Give time its own dimension")
+        stream.refuse("goes over steps that share a dimension with others", "Give time its own dimension")
     kernel, stride = _each(named["kernel_size"], space), _each(named["stride"] or named["kernel_size"], space)
     dilation, padding = _each(named.get("dilation", 1), space), _each(named["padding"], space)
     if kernel[place] == stride[place] == 1:
         return stream.copy(node), relation.with_dims(out)
     if stride[place] != 1:
-        return stream.refuse(f"takes {stride[place]} steps at a time", "Use stride 1 along time")
+        stream.refuse(f"takes {stride[place]} steps at a time", "Use stride 1 along time")
     if padding[place] or named["ceil_mode"]:
-        return stream.refuse("pads the steps by itself", "Pad by F.pad before")
+        stream.refuse("pads the steps by itself", "Pad by F.pad before")
     new, found = window(stream, node, source, (kernel[place] - 1) * dilation[place], (0, 0))
     args = [new, *node.args[1:]]
     return stream.emit(node.target, *args, **node.kwargs), found.with_dims(out)
+
+
+def transposed(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
+    """A transposed convolution with stride 1 along the steps: each result adds up what the steps before give to it."""
+    named = bound(node)
+    source, weight = named["input"], named["weight"]
+    relation = stream.along(source)
+    space = len(expressions(weight)) - 2
+    place = relation.dim - (len(relation.dims) - space)
+    out = _after(relation, node, space)
+    stride, dilation, padding = (_each(named[name], space) for name in ("stride", "dilation", "padding"))
+    if any(isinstance(stream.relations[other], Along) for other in node.all_input_nodes if other is not source):
+        stream.refuse("has weights that follow the steps", "Use constant ones")
+    if place == -1:
+        stream.refuse("takes the steps for channels", "Move time behind the channels")
+    if place < 0:
+        return stream.copy(node), relation.with_dims(out)
+    span = (int(expressions(weight)[2 + place]) - 1) * dilation[place]
+    more = _each(named["output_padding"], space)[place]
+    if not relation.alone or stride[place] != 1 or more:
+        stream.refuse(f"gives {stride[place]} steps for each", "Use stride 1 along time")
+    if span and relation.lead < 0:
+        stream.refuse(f"runs over what begins {-relation.lead} steps late", "Pad on the left")
+    new = stream.with_history(source, span) if span else stream.now(source)
+    own = [0 if k == place else pad for k, pad in enumerate(padding)]
+    bias = None if named["bias"] is None else stream.now(named["bias"])
+    rest = (named["output_padding"], named["groups"], dilation)
+    new = stream.emit(node.target, new, stream.now(weight), bias, stride, own, *rest)
+    if span:
+        new = stream.emit(aten.slice.Tensor, new, relation.dim, span, -span)
+    return new, relation.with_dims(out).moved(-padding[place], span - padding[place])
 
 
 def _digit(node: fx.Node) -> str:
@@ -185,7 +217,7 @@ def framed(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
         dims[dim % len(dims)] = (Atom(expressions(node)[dim % len(dims)]),)
         return stream.copy(node), relation.with_dims([*dims, (Atom(sympy.Integer(size)),)])
     if step != 1:
-        return stream.refuse(f"takes {step} steps at a time", "Use frames of one step each")
+        stream.refuse(f"takes {step} steps at a time", "Use frames of one step each")
     new, found = window(stream, node, source, size - 1, (0, 0))
     dims = [*found.dims, (Atom(sympy.Integer(size)),) if size != 1 else ()]
     return stream.emit(node.target, new, dim, size, step), found.with_dims(dims)
@@ -197,7 +229,7 @@ def no_roll(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     relation = stream.along(named["self"])
     if relation.dim not in {dim % len(relation.dims) for dim in named["dims"]} or not named["dims"]:
         return stream.copy(node), relation
-    return stream.refuse("brings the last steps to the start", "Shift by F.pad and a cut")
+    stream.refuse("brings the last steps to the start", "Shift by F.pad and a cut")
 
 
 RULES: dict[Any, Rule] = {
@@ -205,6 +237,9 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, *_PLAIN), convolution),
     **dict.fromkeys(
         (aten.avg_pool1d.default, aten.avg_pool2d.default, aten.max_pool1d.default, aten.max_pool2d.default), pool
+    ),
+    **dict.fromkeys(
+        (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input), transposed
     ),
     aten.unfold.default: framed,
     aten.roll.default: no_roll,

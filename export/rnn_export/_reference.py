@@ -15,6 +15,7 @@ from rnn_runtime._signature import DTYPES
 
 from ._capture.module import REFUSED, Flat, float64, wide_copy, widened
 from ._capture.sample import Sampler
+from ._capture.streams import StreamedFlat
 from ._errors import ExportError
 from ._quiet import quiet
 
@@ -62,10 +63,22 @@ class Reference:
             for sampler in self._samplers:
                 inputs = sampler.draw(sizes, seed + 1000 * again)
                 try:
-                    return self.on(inputs, sizes)
+                    return self.on(self._reached(inputs, sampler.draw(sizes, seed + 500)), sizes)
                 except REFUSED:
                     continue
         return None
+
+    def _reached(self, inputs: list[Tensor], before: list[Tensor]) -> list[Tensor]:
+        """`inputs` with states that a stream comes to by others: no stream comes to a negative variance."""
+        if not isinstance(self._flat, StreamedFlat):
+            return inputs
+        names = [spec.name for spec in self.signature.inputs]
+        zeros = [torch.zeros_like(x) if n in self.states else x for n, x in zip(names, before, strict=True)]
+        with quiet(), torch.no_grad():
+            results = self._flat(*zeros)
+        after = dict(zip([spec.name for spec in self.signature.outputs], results, strict=True))
+        states = {state.input: after[state.output] for state in self.signature.states}
+        return [states.get(name, tensor) for name, tensor in zip(names, inputs, strict=True)]
 
     def cases(self, shapes: Sequence[Mapping[str, int]]) -> tuple[list[Case], list[dict[str, int]]]:
         """The cases of these sizes, and the sizes that the eager model itself does not take.

@@ -128,7 +128,8 @@ def _joined(parts: list[Tensor], steps: int) -> Iterator[Tensor]:
     """What pieces can make: the last one, or all of them one after the other."""
     yield parts[-1]
     for dim in range(parts[0].dim()):
-        if sum(part.shape[dim] for part in parts) == steps:
+        others = {(*part.shape[:dim], *part.shape[dim + 1 :]) for part in parts}
+        if len(others) == 1 and sum(part.shape[dim] for part in parts) == steps:
             yield torch.cat(parts, dim)
 
 

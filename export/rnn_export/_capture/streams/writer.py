@@ -76,6 +76,7 @@ class Writer:
         self._symbols: dict[sympy.Expr, tuple[fx.Node, int]] = {}
         self._inputs: list[fx.Node] = []
         self._counter: Held | None = None
+        self._count: fx.Node
 
     def refuse(self, why: str, way_out: str) -> NoReturn:
         """Raises Unstreamable for the node that is at hand."""
@@ -159,10 +160,11 @@ class Writer:
         """How many steps each row has had before this piece, (rows,)."""
         if self._counter is None:
             before = self.state([self.rows], torch.int64)
-            after = self.emit(aten.add.Tensor, before, self.number(self.steps))
+            self._count = self.emit(aten.clamp.default, before, 0)  # a state that someone gives is a number of steps
+            after = self.emit(aten.add.Tensor, self._count, self.number(self.steps))
             self._counter = Held(before, after, "", "steps", "the number of steps so far", (self.rows,), torch.int64)
             self.held.append(self._counter)
-        return self._counter.input
+        return self._count
 
     def fresh(self, relation: Along) -> fx.Node:
         """Whether a row is at its start, to go with a value."""

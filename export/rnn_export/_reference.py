@@ -16,6 +16,7 @@ from rnn_runtime._signature import DTYPES
 from ._capture.ledger import Assumption
 from ._capture.module import REFUSED, Flat, float64, wide_copy, widened
 from ._capture.sample import Sampler
+from ._capture.streams import StreamedFlat
 from ._capture.ties import Ties, Undefined
 from ._equal import FLOAT64, all_equal
 from ._errors import ExportError
@@ -77,7 +78,7 @@ class Reference:
             for sampler in self._samplers:
                 inputs = sampler.draw(sizes, seed + 1000 * again)
                 try:
-                    return self.on(inputs, sizes)
+                    return self.on(self._reached(inputs, sampler.draw(sizes, seed + 500)), sizes)
                 except REFUSED:
                     continue
                 except Undefined as error:
@@ -85,6 +86,18 @@ class Reference:
         if undefined is not None:
             raise undefined
         return None
+
+    def _reached(self, inputs: list[Tensor], before: list[Tensor]) -> list[Tensor]:
+        """`inputs` with states that a stream comes to by others: no stream comes to a negative variance."""
+        if not isinstance(self._flat, StreamedFlat):
+            return inputs
+        names = [spec.name for spec in self.signature.inputs]
+        zeros = [torch.zeros_like(x) if n in self.states else x for n, x in zip(names, before, strict=True)]
+        with quiet(), torch.no_grad():
+            results = self._flat(*zeros)
+        after = dict(zip([spec.name for spec in self.signature.outputs], results, strict=True))
+        states = {state.input: after[state.output] for state in self.signature.states}
+        return [states.get(name, tensor) for name, tensor in zip(names, inputs, strict=True)]
 
     def cases(self, shapes: Sequence[Mapping[str, int]]) -> tuple[list[Case], list[dict[str, int]]]:
         """The cases of these sizes, and the sizes that the eager model itself does not take.

@@ -111,6 +111,7 @@ def seal(
         "files": files,
         "layers": [asdict(layer) for layer in captured.layers],
         "lifted": [slot.input for slot in captured.flat.lifted],
+        "holds": {slot.input: slot.holds for slot in captured.flat.lifted if slot.holds},
         "kept": [slot.input for one in captured.flat.kept for slot in one.slots],
         "lengths": [asdict(spec) for spec in captured.sampler.lengths],
         "assumptions": [assumption.to_dict() for assumption in captured.assumptions],

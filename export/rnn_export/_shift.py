@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from ._capture import Captured
 from ._capture.module import REFUSED
+from ._capture.streams import StreamedFlat
 from ._capture.trials import wide_candidate
 from ._equal import FLOAT64, equal
 from ._errors import ExportError
@@ -64,6 +65,8 @@ def require_no_step_numbers(captured: Captured, reference: Reference) -> None:
     Raises:
         ExportError: one does; names the operator.
     """
+    if isinstance(captured.flat, StreamedFlat):
+        return  # each step has its number from a state
     nodes = [node for node in captured.program.graph.nodes if counts_steps(node)]
     if not nodes or captured.signature.lengths is not None:
         return

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from ._capture import Captured
 from ._capture.module import REFUSED
+from ._capture.streams import StreamedFlat
 from ._equal import FLOAT64, equal
 from ._errors import ExportError
 from ._reference import Reference
@@ -68,6 +69,8 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
             joins = [dim for dim, name in enumerate(spec.axes) if name in (axis, f"max({_lengths(captured)})")]
             parts = torch.cat([first[spec.name], second[spec.name]], joins[0]) if joins else second[spec.name]
             if not equal(parts, everything[spec.name], FLOAT64):
+                if captured.unstreamed is not None:
+                    raise captured.unstreamed
                 raise ExportError(
                     f"state='lift', but {spec.name!r} is another when the sequence comes in two pieces (cut after "
                     f"step {split} of {steps}): {_culprit(seen, seen_first, seen_second)}, where a piece alone is not "
@@ -156,9 +159,13 @@ _ROWS = 12
 
 def _axis(captured: Captured) -> str:
     """The axis of the inputs that the lifted layers run over."""
+    if isinstance(captured.flat, StreamedFlat):
+        return captured.flat.axis
     found = {layer.axis for layer in captured.layers}
     declared = set(captured.sizes)
     if len(found) != 1 or not found <= declared:
+        if captured.unstreamed is not None:
+            raise captured.unstreamed
         raise ExportError(
             f"state='lift', but the recurrent layers run over {', '.join(sorted(found))}, and not over one axis of the "
             f"inputs ({', '.join(sorted(declared))}): a stream cannot be cut there. Use state='none'"

@@ -93,7 +93,7 @@ def eager(
     made = arguments(target, Path(weights) if weights else None)
     prepared = bound(made["model"], Bundle.open(bundle), made["example_inputs"])
     if prepared.flat.stands_in:
-        raise InputError("the state of its Python loops is lifted, which the model itself cannot be given")
+        raise InputError("the state of its loops or windows is lifted, which the model itself cannot be given")
     return _torch(bundle, threads, prepared.flat)
 
 

@@ -19,12 +19,13 @@ from .._quiet import quiet
 from .._roll import roll
 from .._roll.lift import RolledFlat
 from .._roll.lift import lift as lift_loops
-from . import bare, limits
+from . import bare, graph, limits, streams
 from .decide import Decision, decide
 from .describe import describe
 from .graph import Layer
 from .ledger import OF_SIZES
 from .lengths import settle_lengths
+from .lift import NoLayer, NoStream
 from .module import copied
 from .prepare import Prepared, State, prepare
 from .sample import Sampler
@@ -67,11 +68,15 @@ class Captured(Prepared):
 
     @property
     def sequences(self) -> set[str]:
-        """The axes that recurrent layers run over; where there are none, all that are not the first of an input."""
-        if not self.layers:
+        """The axes that recurrent layers run over, and that streams are cut along.
+
+        Where there are neither, all that are not the first of an input.
+        """
+        streamed = {self.flat.axis} if isinstance(self.flat, streams.StreamedFlat) else set()
+        if not self.layers and not streamed:
             inner = {axis for spec in self.signature.inputs for axis in spec.axes[1:] if isinstance(axis, str)}
             return inner - {spec.axes[0] for spec in self.signature.inputs if spec.axes}
-        return sequences(self.signature, [layer.axis for layer in self.layers])
+        return sequences(self.signature, [layer.axis for layer in self.layers]) | streamed
 
     def with_tried(self, shapes: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
         """`shapes`, the traced sizes last, and before these those at which something was tried or that limits end at.
@@ -186,10 +191,10 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
             raise InputError(f"the size of {axis!r} is {size!r}; expected a whole number of 1 or more")
         if not captured.signature.limit(axis).allows(size):
             raise InputError(_guards.beyond(captured.signature.limit(axis), size, "the files would have"))
-    if isinstance(captured.flat, RolledFlat):
+    if isinstance(captured.flat, RolledFlat | streams.StreamedFlat):
         raise InputError(
-            "sizes fixes axes of a model with the lifted state of a Python loop, which takes any size only: leave "
-            "`sizes` out, use state='none', or write the loop with rnn_export.scan"
+            "sizes fixes axes of a model with the lifted state of a Python loop or of a window, which takes any size "
+            "only: leave `sizes` out, or use state='none'"
         )
     specs = [replace(spec, axis=_at(sizes, spec.axis)) for spec in captured.sampler.lengths]
     # Sorted lengths are taken by every model, and the states of an example are zeros.
@@ -288,12 +293,48 @@ def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram,
         with quiet():  # PyTorch warns of its own ways to copy a program
             prepared, module = roll(prepared, error)
             if state == "lift":
+                if isinstance(prepared.unlifted, NoStream):
+                    raise prepared.unlifted from None
                 prepared = lift_loops(prepared, module, module.rolled)
-        return prepared, trace(prepared, module), module
+        program = trace(prepared, module)
+        return _streamed(prepared, program, module) if state == "lift" else (prepared, program, module)
     except ExportError:
         if first is not None:
             raise first from None
         raise
+    if state == "lift":
+        return _streamed(prepared, program, None)
+    return prepared, program, None
+
+
+def _streamed(
+    prepared: Prepared, program: ExportedProgram, rolled: nn.Module | None
+) -> tuple[Prepared, ExportedProgram, nn.Module | None]:
+    """The same, written anew for streams where the state of layers is not all that a piece needs.
+
+    Raises:
+        ExportError: it is not all, and what else it needs is not known; or there is no state.
+    """
+    _tidied(program)
+    try:
+        with quiet():
+            found = streams.find(prepared, program)
+            if found is not None:
+                settled = prepared if rolled is not None else _settled(prepared, program)
+                streamed, module = streams.put(prepared, settled, found)
+                return streamed, trace(streamed, module), module
+    except streams.Unstreamable as error:
+        if isinstance(prepared.unlifted, NoLayer) and graph.recurrent(program):
+            raise prepared.unlifted from None  # every layer is given its state
+        if prepared.unlifted is not None or not prepared.flat.lifted:
+            raise
+        return replace(prepared, unstreamed=error), program, rolled
     if prepared.unlifted is not None:
         raise prepared.unlifted
-    return prepared, program, None
+    return prepared, program, rolled
+
+
+def _settled(prepared: Prepared, program: ExportedProgram) -> Prepared:
+    draw = Sampler(prepared.names, prepared.axes, prepared.traced).draw
+    trials = Trials(prepared, wide_candidate(program.module(check_guards=False)), [draw], loops=False)
+    return settle_sizes(prepared, trials, guards(prepared, program))

@@ -73,7 +73,7 @@ def layers(program: ExportedProgram, axis_of: Callable[[fx.Node], str]) -> tuple
 
 def _layer(node: fx.Node, axis_of: Callable[[fx.Node], str]) -> Layer:
     *_, lengths, weights, _biases, num_layers, both = arguments(node)
-    operator, gates = _OPERATORS[node.target]
+    operator, gates = OPERATORS[node.target], _GATES[OPERATORS[node.target]]
     return Layer(
         name=module_path(node),
         operator=operator,
@@ -114,13 +114,10 @@ def _dtype(node: fx.Node) -> str:
     return str(node.meta["val"].dtype).removeprefix("torch.")
 
 
-_OPERATORS = {
-    leaves.rnn_tanh: ("RNN", 1),
-    leaves.rnn_relu: ("RNN", 1),
-    leaves.gru: ("GRU", 3),
-    leaves.lstm: ("LSTM", 4),
-}
-"""The ONNX operator of each leaf, and how many gates it has."""
+OPERATORS = {leaves.rnn_tanh: "RNN", leaves.rnn_relu: "RNN", leaves.gru: "GRU", leaves.lstm: "LSTM"}
+"""The ONNX operator of each leaf."""
+
+_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 def user_inputs(program: ExportedProgram) -> list[fx.Node]:

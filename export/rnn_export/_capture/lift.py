@@ -53,6 +53,7 @@ class Slot:
         input, output: its names.
         shape: its sizes, an axis of the inputs by its name: (layers * directions, batch, size) of a layer.
         dtype: of the state.
+        holds: what it is, in words.
     """
 
     call: int
@@ -60,6 +61,7 @@ class Slot:
     output: str
     shape: tuple[int | str, ...]
     dtype: torch.dtype
+    holds: str = ""
 
     @property
     def axes(self) -> dict[int, str]:
@@ -70,6 +72,10 @@ class Slot:
         """The state at the start of a sequence, for these sizes of the axes."""
         shape = [sizes[size] if isinstance(size, str) else size for size in self.shape]
         return torch.zeros(shape, dtype=self.dtype)
+
+
+class NoStream(ExportError):
+    """A layer's state is that of something else than a stream, as where it runs over another axis than time."""
 
 
 class NoLayer(ExportError):
@@ -173,7 +179,7 @@ def slots(seen: Sequence[tuple[Mapping[str, int], list[Call]]], *, others: bool 
     both = [first[k] for k in lifted if first[k].bidirectional]
     if both:
         named = ", ".join(f"{call.module!r} ({call.operator})" for call in both)
-        raise ExportError(
+        raise NoStream(
             f"state='lift', but {named} is bidirectional: it reads each sequence from its end, so it cannot run on a "
             "stream. Use state='none'"
         )
@@ -201,7 +207,7 @@ def _axis(module: str, seen: list[tuple[Mapping[str, int], int]]) -> str | int:
             return axis
     if len({batch for _, batch in seen}) == 1:
         return seen[0][1]
-    raise ExportError(
+    raise NoStream(
         f"state='lift', but the state of {module!r} has {seen[0][1]} rows, which is the size of no axis "
         f"({dict(seen[0][0])}): the layer runs over something else than the batch. Use state='none'"
     )

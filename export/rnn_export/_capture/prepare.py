@@ -39,6 +39,7 @@ class Prepared:
         sizes, traced: sizes of two or more, and inputs of these sizes: the example itself, or larger ones.
         output_paths: the way to each result in what the model returns; kept and lifted states last.
         unlifted: why no layer's state was lifted, where that was asked for; a loop's still may be.
+        unstreamed: the operator that may keep the model from a stream, where its layers' states alone are lifted.
         fixed: the sizes of axes that are dynamic in the model and not in the files.
         limits: the sizes that the model is exported for, by axis; an axis that is not there takes any.
         assumptions: what was taken for granted, and how each was settled.
@@ -55,6 +56,7 @@ class Prepared:
     output_paths: list[tree.Path]
     unlifted: ExportError | None
     fixed: Mapping[str, int]
+    unstreamed: ExportError | None = field(default=None, kw_only=True)
     limits: dict[str, LimitSpec] = field(default_factory=dict, kw_only=True)
     assumptions: tuple[Assumption, ...] = field(default=(), kw_only=True)
     tried: tuple[Mapping[str, int], ...] = field(default=(), kw_only=True)
@@ -120,7 +122,7 @@ def prepare(
     if state == "lift" and layer is None:
         try:
             _lift(flat, names, dynamic, sizes, traced, limits)
-        except lift.NoLayer as error:
+        except (lift.NoLayer, lift.NoStream) as error:
             unlifted = error
         traced += [slot.zeros(sizes) for slot in flat.lifted]
         example += [slot.zeros(example_sizes) for slot in flat.lifted]

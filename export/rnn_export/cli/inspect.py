@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def inspect(bundle: Path, as_json: bool, assumptions: bool) -> None:
     if as_json:
         click.echo(json.dumps(manifest, indent=2))
         return
-    _signature(opened.signature)
+    _signature(opened.signature, manifest.get("holds", {}))
     try:
         _contents(opened)
         _assumptions(manifest.get("assumptions", []), everything=assumptions)
@@ -47,12 +48,14 @@ def inspect(bundle: Path, as_json: bool, assumptions: bool) -> None:
         ) from None
 
 
-def _signature(signature: Signature) -> None:
+def _signature(signature: Signature, holds: Mapping[str, str] | None = None) -> None:
     states = {state.input: state.output for state in signature.states}
     ids = {spec.input: spec.size for spec in signature.ids}
     click.echo("inputs")
     for spec in signature.inputs:
         kind = f"  state, next in {states[spec.name]}" if spec.name in states else ""
+        if holds and spec.name in holds:
+            kind += f": {holds[spec.name]}"
         if signature.lengths is not None and spec.name == signature.lengths.input:
             kind = f"  lengths along {signature.lengths.axis}"
         if spec.name in ids:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from ._capture import Captured
@@ -22,8 +23,8 @@ from ._shift import require_no_step_numbers
 STEPS, LONG = 257, 1031
 """The least number of steps of a sequence that is cut: of a model that loops in Python, and of any other."""
 SPLITS = (1, 5, 11)
-LARGEST = 2048
-"""Numbers in the program up to this one may be lags and windows, which a sequence has to go beyond."""
+LARGEST = 10_000
+"""The largest number of a program that may be a lag or a window, which a sequence has to go beyond."""
 FEW = 8
 """As many of these numbers are cut at, the largest ones."""
 
@@ -39,15 +40,20 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
     """
     axis = _axis(captured)
     limit = captured.signature.limit(axis)
-    unusable = ExportError(f"state='lift', but the model takes no piece of a sequence along {axis!r}. Use state='none'")
     numbers = _numbers(captured)
+    if numbers and max(numbers) > LARGEST:
+        raise ExportError(
+            f"state='lift' is proven on sequences longer than every lag and window, and the program has the number "
+            f"{max(numbers)}, beyond {LARGEST}: make it smaller, or use state='none'"
+        )
     least = STEPS if captured.has_loops else LONG
     steps = limit.nearest(max([least, 3 * limit.min, *(2 * number + 3 for number in numbers)]))
     try:
         whole, everything, seen = _whole(captured, reference, axis, steps)
     except REFUSED:
-        raise unusable from None
-    tried = 0
+        raise ExportError(
+            f"state='lift', but the model takes no {steps} steps along {axis!r}. Use state='none'"
+        ) from None
     near = {number + more for number in sorted(numbers)[-FEW:] for more in (0, 1)}
     splits = {*SPLITS, *near, steps // 2, steps - 1, limit.min, steps - limit.min}
     splits = {cut for cut in splits if limit.min <= cut <= steps - limit.min and 0 < cut < steps}
@@ -62,9 +68,11 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
             rest = _piece(captured, whole, axis, split, steps)
             rest |= {state.input: first[state.output] for state in captured.signature.states}
             second, seen_second = _watched(reference, rest)
-        except REFUSED:
-            continue
-        tried += 1
+        except REFUSED as error:
+            raise ExportError(
+                f"state='lift', but the model takes no sequence in pieces of {split} and {steps - split} steps along "
+                f"{axis!r} ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}). Use state='none'"
+            ) from None
         for spec in captured.signature.outputs:
             joins = [dim for dim, name in enumerate(spec.axes) if name in (axis, f"max({_lengths(captured)})")]
             parts = torch.cat([first[spec.name], second[spec.name]], joins[0]) if joins else second[spec.name]
@@ -78,8 +86,6 @@ def require_streamable(captured: Captured, reference: Reference) -> None:
                 )
     if captured.signature.lengths is not None:
         _require_rows_in_place(captured, reference, axis)
-    if not tried:
-        raise unusable
     require_no_step_numbers(captured, reference)
 
 
@@ -102,10 +108,16 @@ def _numbers(captured: Captured) -> set[int]:
     for node in captured.program.graph.nodes:
         if node.op == "call_function" and not str(getattr(node.target, "name", "")).endswith(_SHAPES):
             plain = tree_leaves((node.args, node.kwargs))
-            found |= {abs(number) for number in plain if isinstance(number, int) and not isinstance(number, bool)}
+            own = {abs(number) for number in plain if isinstance(number, int) and not isinstance(number, bool)}
+            # Item by item no step meets another: what is compared with a large number is moved on in _shift.py.
+            found |= {number for number in own if number <= 2048 or not _by_item(node)}
     for assumption in captured.assumptions:
         found |= {int(number) for number in re.findall(r"(?<![\w.])\d{1,5}(?![\w.])", assumption.text)}
-    return {number for number in found if 1 < number <= LARGEST}
+    return {number for number in found if 1 < number < sys.maxsize}
+
+
+def _by_item(node: fx.Node) -> bool:
+    return torch.Tag.pointwise in getattr(node.target, "tags", ())
 
 
 _SHAPES = (

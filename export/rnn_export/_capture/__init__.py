@@ -130,6 +130,7 @@ def capture(
     prepared = replace(prepared, assumptions=(*prepared.assumptions, *decided))
     prepared.flat.answers = {decision.place: decision.answer for decision in decisions}
     prepared, program, rolled = traced(prepared, state)
+    witnesses = [replace(one, inputs=_with_states(prepared, one)) for one in witnesses]
     if output_names is None and bare.layer(model) is not None:
         output_names = bare.OUTPUTS[: len(prepared.output_paths)]
 
@@ -256,6 +257,13 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
         witnesses=decide(prepared)[1] if captured.decisions else [],
         rolled=rolled,
     )
+
+
+def _with_states(prepared: Prepared, sample: Sample) -> list[Tensor]:
+    """The inputs of a sample, with zeros for the states that have been lifted since."""
+    missing = len(prepared.names) - len(sample.inputs)
+    states = prepared.flat.states[len(prepared.flat.states) - missing :]
+    return [*sample.inputs, *(slot.zeros(sample.sizes) for slot in states)]
 
 
 def _tidied(program: ExportedProgram) -> None:

@@ -198,7 +198,7 @@ class Rewriting(Writer):
             past = self._started(node, relation, past, steps)
         joined = self.emit(aten.cat.default, [past, self.env[node] if piece is None else piece], dim)
         kept = self.emit(aten.slice.Tensor, joined, dim, -steps, LAST)
-        self.hold(state, kept, atoms, dtype, "past", self._past(steps), steps)
+        self.hold(state, kept, "past", self._past(steps), steps)
         return joined
 
     def _past(self, steps: int) -> str:

@@ -303,7 +303,7 @@ def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram,
             if state == "lift":
                 if isinstance(prepared.unlifted, NoStream):
                     raise prepared.unlifted from None
-                prepared = lift_loops(prepared, module, module.rolled)
+                prepared = replace(lift_loops(prepared, module, module.rolled), unlifted=None)
         program = trace(prepared, module)
         return _streamed(prepared, program, module) if state == "lift" else (prepared, program, module)
     except ExportError:

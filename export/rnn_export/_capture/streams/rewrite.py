@@ -181,7 +181,7 @@ class Rewriting(Writer):
         late = -self.along(node).lead
         if late > 0:
             self.refuse(
-                f"runs over what begins {late} steps late: a window before it looks ahead, or is not padded on the left",
+                f"runs over what begins {late} steps late: a window looks ahead, or is not padded on the left",
                 "Pad by F.pad(x, (kernel_size - 1, 0))",
             )
         return self.aligned(node, 0)

@@ -372,7 +372,7 @@ def test_the_state_of_a_loop_is_lifted(tmp_path, name):
     ("name", "text"),
     [
         ("Bidirectional", "the loop in 'backward_cell' reads each sequence from its end"),
-        ("NeighbouringSteps", "'output' is another when the sequence comes in two pieces"),
+        ("NeighbouringSteps", r"GRU \('cell', .*\) runs over what begins 1 steps late: a window looks ahead"),
         ("LSTMCellGivenState", "every loop is given its state by the model"),
     ],
 )

@@ -46,7 +46,7 @@ class CausalTCN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inward = nn.Conv1d(5, 6, 1)
-        self.blocks = nn.Sequential(*(Chomped(6, 2**k) for k in range(3)))
+        self.blocks = nn.Sequential(*(Chomped(6, 2**k) for k in range(2)))
         self.outward = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,9 +59,9 @@ class WaveNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inward = CausalConv(1, 6, 2)
-        self.gates = nn.ModuleList(CausalConv(6, 12, 2, dilation=2**k) for k in range(4))
-        self.residuals = nn.ModuleList(nn.Conv1d(6, 6, 1) for _ in range(4))
-        self.skips = nn.ModuleList(nn.Conv1d(6, 4, 1) for _ in range(4))
+        self.gates = nn.ModuleList(CausalConv(6, 12, 2, dilation=2**k) for k in range(3))
+        self.residuals = nn.ModuleList(nn.Conv1d(6, 6, 1) for _ in range(3))
+        self.skips = nn.ModuleList(nn.Conv1d(6, 4, 1) for _ in range(3))
         self.outward = nn.Conv1d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -275,9 +275,9 @@ class ConvTasNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inward, self.norm = nn.Conv1d(6, 4, 1), CumulativeNorm()
-        self.wide = nn.ModuleList(nn.Conv1d(4, 8, 1) for _ in range(3))
-        self.depth = nn.ModuleList(CausalConv(8, 8, 3, dilation=2**k, groups=8) for k in range(3))
-        self.narrow = nn.ModuleList(nn.Conv1d(8, 4, 1) for _ in range(3))
+        self.wide = nn.ModuleList(nn.Conv1d(4, 8, 1) for _ in range(2))
+        self.depth = nn.ModuleList(CausalConv(8, 8, 3, dilation=2**k, groups=8) for k in range(2))
+        self.narrow = nn.ModuleList(nn.Conv1d(8, 4, 1) for _ in range(2))
         self.prelu, self.mask = nn.PReLU(), nn.Conv1d(4, 6, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -136,6 +136,7 @@ def capture(
     prepared = replace(prepared, assumptions=(*prepared.assumptions, *decided))
     prepared.flat.answers = {decision.place: decision.answer for decision in decisions}
     prepared, program, rolled = traced(prepared, state)
+    witnesses = [replace(one, inputs=_with_states(prepared, one)) for one in witnesses]
     if output_names is None and bare.layer(model) is not None:
         output_names = bare.OUTPUTS[: len(prepared.output_paths)]
 
@@ -258,6 +259,13 @@ def fix(captured: Captured, sizes: Mapping[str, int], *, unroll: bool = False) -
     )
 
 
+def _with_states(prepared: Prepared, sample: Sample) -> list[Tensor]:
+    """The inputs of a sample, with zeros for the states that have been lifted since."""
+    missing = len(prepared.names) - len(sample.inputs)
+    states = prepared.flat.states[len(prepared.flat.states) - missing :]
+    return [*sample.inputs, *(slot.zeros(sample.sizes) for slot in states)]
+
+
 def _tidied(program: ExportedProgram) -> None:
     replace_scans(program)
     tidy(program)
@@ -295,7 +303,7 @@ def traced(prepared: Prepared, state: State) -> tuple[Prepared, ExportedProgram,
             if state == "lift":
                 if isinstance(prepared.unlifted, NoStream):
                     raise prepared.unlifted from None
-                prepared = lift_loops(prepared, module, module.rolled)
+                prepared = replace(lift_loops(prepared, module, module.rolled), unlifted=None)
         program = trace(prepared, module)
         return _streamed(prepared, program, module) if state == "lift" else (prepared, program, module)
     except ExportError:

@@ -16,6 +16,7 @@ from torch.fx.traceback import preserve_node_meta
 
 from rnn_runtime import InputError
 
+from ..builtins import traced
 from ..graph import arguments, user_inputs
 from ..lift import Slot
 from ..module import REFUSED, Flat
@@ -40,6 +41,8 @@ class Streamed(nn.Module):
         self.streamed = graph
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        if not traced():
+            return tuple(self.streamed(*flat))
         with preserve_node_meta():  # the lines of code and the modules' names come along into a trace
             return tuple(fx.Interpreter(self.streamed).run(*flat))
 

@@ -35,20 +35,20 @@ def layer(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     stream.carried = True
     new_args = [piece]
     given = []
-    for letter, state, value in zip("hc", states, node.meta["val"][1:], strict=False):
+    for k, (letter, state, value) in enumerate(zip("hc", states, node.meta["val"][1:], strict=False), 1):
         if state is not None and not is_zeros(state):
             new_args.append(stream.now(state))
             continue
         sizes = [Atom(sympy.Integer(value.shape[0])), *rows, Atom(sympy.Integer(value.shape[2]))]
         own = stream.state(sizes, value.dtype)
-        given.append((letter, own, sizes, value))
+        given.append((k, letter, own))
         flat = [stream.number(expression(s)) for s in value.shape]
         new_args.append(stream.emit(aten.reshape.default, own, flat) if len(rows) != 1 else own)
     weights = fx.node.map_arg(args[-4], stream.now)
     new = stream.emit(node.target, *new_args, lengths, weights, *args[-3:])
-    for k, (letter, own, sizes, value) in enumerate(given, 1 + len(states) - len(given)):
+    for k, letter, own in given:
         final = stream.emit(operator.getitem, new, k)
-        stream.hold(own, final, sizes, value.dtype, letter, f"the state {letter} of {name_of(node)}")
+        stream.hold(own, final, letter, f"the state {letter} of {name_of(node)}")
     out = (Atom(sympy.Integer(node.meta["val"][0].shape[2])),)
     return new, [relation.with_dims([*relation.dims[:2], out]), *(Latest() for _ in states)]
 

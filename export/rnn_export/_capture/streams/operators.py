@@ -174,8 +174,8 @@ def joined(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     dim: int = named["dim"] % len(expressions(node))
     every = [part for part in parts if isinstance(stream.relations[part], Along)]
     stacks = node.target is aten.stack.default
-    if every and not stacks and stream.along(every[0]).dim == dim:
-        return _in_front(stream, node, parts, dim)
+    if every and not stacks and stream.along(every[0]).dim == dim and stream.along(every[0]).alone:
+        return _in_front(stream, parts, dim)
     lead = min(stream.along(part).lead for part in every)
     pieces = {part: stream.aligned(part, lead) for part in every}
     if len(every) != len(parts):
@@ -192,14 +192,13 @@ def joined(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
     return stream.emit(node.target, [pieces[part][0] for part in parts], dim), found
 
 
-def _in_front(stream: Rewriting, node: fx.Node, parts: list[fx.Node], dim: int) -> tuple[Any, Any]:
-    *zeros, last = parts
-    if not isinstance(stream.relations[last], Along) or not all(
-        stream.relations[part] is None and is_zeros(part) for part in zeros
-    ):
+def _in_front(stream: Rewriting, parts: list[fx.Node], dim: int) -> tuple[Any, Any]:
+    along = [k for k, part in enumerate(parts) if isinstance(stream.relations[part], Along)]
+    others = [part for k, part in enumerate(parts) if k not in along]
+    if len(along) != 1 or not all(stream.relations[part] is None and is_zeros(part) for part in others):
         stream.refuse("joins values along the steps", "Pad with zeros at the start alone")
-    more = sum(int(part.meta["val"].shape[dim]) for part in zeros)
-    return windows.padded(stream, last, more, 0, 0.0)
+    sizes = [0 if k in along else int(part.meta["val"].shape[dim]) for k, part in enumerate(parts)]
+    return windows.padded(stream, parts[along[0]], sum(sizes[: along[0]]), sum(sizes[along[0] :]), 0.0)
 
 
 def normalised(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:

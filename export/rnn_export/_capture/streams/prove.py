@@ -19,7 +19,7 @@ from ..sample import Sampler
 
 SIZES = range(1, 14)
 """Every piece of a stream is as long as one of these, in one of the trials: before a long piece, and after it."""
-PIECES = 20
+PIECES = 8
 """As many come before the long piece, and after it."""
 
 

@@ -180,7 +180,10 @@ class Rewriting(Writer):
         """
         late = -self.along(node).lead
         if late > 0:
-            self.refuse(f"runs over what begins {late} steps late", "Pad by F.pad(x, (kernel_size - 1, 0))")
+            self.refuse(
+                f"runs over what begins {late} steps late: a window looks ahead, or is not padded on the left",
+                "Pad by F.pad(x, (kernel_size - 1, 0))",
+            )
         return self.aligned(node, 0)
 
     def with_history(self, node: fx.Node, steps: int, piece: fx.Node | None = None) -> fx.Node:
@@ -198,7 +201,7 @@ class Rewriting(Writer):
             past = self._started(node, relation, past, steps)
         joined = self.emit(aten.cat.default, [past, self.env[node] if piece is None else piece], dim)
         kept = self.emit(aten.slice.Tensor, joined, dim, -steps, LAST)
-        self.hold(state, kept, atoms, dtype, "past", self._past(steps), steps)
+        self.hold(state, kept, "past", self._past(steps), steps)
         return joined
 
     def _past(self, steps: int) -> str:

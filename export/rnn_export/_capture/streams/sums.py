@@ -47,7 +47,7 @@ def so_far(stream: Rewriting, node: fx.Node) -> tuple[Any, Any]:
         new = stream.emit(operator.getitem, new, 0)
     new = stream.emit(aten.slice.Tensor, new, dim, 1, LAST)
     after = stream.emit(aten.slice.Tensor, new, dim, -1, LAST)
-    stream.hold(state, after, atoms, dtype, "sum", f"{str(node.target).removesuffix('.default')} of the steps so far")
+    stream.hold(state, after, "sum", f"{str(node.target).removesuffix('.default')} of the steps so far")
     return ([new, None], [relation, None]) if several else (new, relation)
 
 

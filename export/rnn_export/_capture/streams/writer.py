@@ -75,6 +75,7 @@ class Writer:
         self.node: fx.Node
         self._symbols: dict[sympy.Expr, tuple[fx.Node, int]] = {}
         self._inputs: list[fx.Node] = []
+        self._states: dict[fx.Node, tuple[tuple[Atom, ...], torch.dtype]] = {}
         self._counter: Held | None = None
         self._count: fx.Node
 
@@ -143,20 +144,12 @@ class Writer:
         with self.graph.inserting_after(self._inputs[-1]):
             new = self.graph.placeholder(f"held_{len(self._inputs)}")
         self._inputs.append(new)
+        self._states[new] = tuple(atoms), dtype
         return new
 
-    def hold(
-        self,
-        before: fx.Node,
-        after: fx.Node,
-        atoms: Sequence[Atom],
-        dtype: torch.dtype,
-        letter: str,
-        holds: str,
-        span: int = 0,
-    ) -> Held:
-        """Keep a state, whose next value is `after`, in the shape of `atoms`."""
-        atoms = tuple(atoms)
+    def hold(self, before: fx.Node, after: fx.Node, letter: str, holds: str, span: int = 0) -> Held:
+        """Keep a state that `state` has made, whose next value is `after`."""
+        atoms, dtype = self._states[before]
         after = self.emit(aten.reshape.default, after, [self.number(atom.size) for atom in atoms])
         stem = module_path(self.node).replace(".", "_")
         held = Held(before, after, stem, letter, holds, atoms, dtype, span)

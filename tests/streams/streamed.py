@@ -360,6 +360,23 @@ class QRNN(nn.Module):
         return torch.stack(results, 1)
 
 
+class Starts(nn.Module):
+    """What a whole run has at its first steps in unlike ways: padded early, late, unevenly, with another value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.up = nn.Conv1d(5, 5, 3), nn.ConvTranspose1d(5, 5, 3)
+        self.gru = nn.GRU(5, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        uneven = (F.pad(x, (3, 0)) * 2 + torch.tanh(F.pad(x, (1, 2))))[..., :-3]
+        late = F.pad(torch.sigmoid(self.conv(x)), (2, 0)) + F.pad(self.conv(x), (2, 0)).cumsum(-1)
+        early = self.up(torch.sigmoid(F.pad(x, (2, 0))))[..., :-4]
+        layer = self.gru(F.pad(x, (4, 0)).transpose(1, 2) + 0.3)[0][:, :-4].transpose(1, 2)
+        other = self.conv(F.pad(x.cos(), (2, 0), value=1.5)) * torch.arange(3, x.shape[-1] + 3)
+        return uneven + late + early + layer + other
+
+
 def _random(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
@@ -382,6 +399,7 @@ MODELS = {
     "attention": (BoundedAttention, _random(3, 7, 6), AXES),
     "spectral_gate": (SpectralGate, _random(3, 7, 5), AXES),
     "padded_once": (PaddedOnce, _random(3, 5, 7), LAST),
+    "starts": (Starts, _random(3, 5, 7), LAST),
     "qrnn": (QRNN, _random(3, 7, 5), AXES),
 }
 """Name -> (class, example, axes)."""

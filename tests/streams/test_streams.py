@@ -82,7 +82,7 @@ def test_a_stream_gives_what_the_whole_run_gives_at_every_cut(bundle_of, name):
             np.testing.assert_allclose(_joined(results, whole, k), whole, rtol=0, atol=2e-5 * max(1, abs(whole).max()))
 
 
-@pytest.mark.parametrize("name", ["padded_once", "attention", "rwkv", "gtcrn"])
+@pytest.mark.parametrize("name", ["padded_once", "attention", "rwkv", "gtcrn", "starts"])
 def test_a_row_that_is_reset_starts_as_a_whole_run_does(bundle_of, name):
     model, bundle = bundle_of(name)
     x, dim = _drawn(name, 2)

@@ -122,8 +122,8 @@ class Rewriting(Writer):
         return f"{abs(more)} {'more' if more > 0 else 'less'}"
 
     def _written(self, node: fx.Node) -> tuple[Any, Any]:
-        if is_number(node):
-            return None, None  # a size: written where it is needed
+        if is_number(node) or str(node.target).startswith("aten._assert_tensor_metadata"):
+            return None, None  # a size: written where it is needed; or a dtype that was seen to be the traced one
         if node.target is operator.getitem:
             source, index = arguments(node)
             relation = self.relations[source]

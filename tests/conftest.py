@@ -54,6 +54,7 @@ def _share_the_child() -> Callable[[], None]:
     start, said = FirstRun._started, FirstRun._said
     shared = [FirstRun()]
 
+    @functools.wraps(start)
     def started(self: FirstRun) -> Any:
         child = shared[0]._child
         if child is not None and child.poll() is not None:
@@ -65,5 +66,14 @@ def _share_the_child() -> Callable[[], None]:
         shared[0].__exit__(None, None, None)
 
     FirstRun._started = started  # type: ignore[method-assign]
-    FirstRun._said = lambda self: said(shared[0])  # type: ignore[method-assign]
+    FirstRun._said = functools.wraps(said)(lambda self: said(shared[0]))  # type: ignore[method-assign]
     return end
+
+
+@pytest.fixture
+def own_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each export has a child of its own, as it has outside of these tests."""
+    from rnn_export._first import FirstRun
+
+    for name in ("_started", "_said"):
+        monkeypatch.setattr(FirstRun, name, getattr(FirstRun, name).__wrapped__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -233,12 +233,21 @@ def export(
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)
             require_split(captured, lacks)
-            report = replace(report, warnings=warnings(eager, lacks))
+            report = replace(report, warnings=(*_stateless(captured), *warnings(eager, lacks)))
             captured = replace(captured, assumptions=(*captured.assumptions, *reference.orders()))
             seal(
                 folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step, left_out
             )
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)
+
+
+def _stateless(captured: Captured) -> Iterator[str]:
+    """What the user of a model without a layer and without a state should know."""
+    if not captured.layers and not captured.signature.states:
+        yield (
+            "the model calls no recurrent layer and has no state. Where an input is one, as the h of a cell, name it "
+            "and its next value, as in state={'h': 'h_n'}"
+        )
 
 
 def _lower_step(

@@ -227,7 +227,7 @@ def _graph(path: Path) -> Path:
     return path / "bundle" / "model.onnx"
 
 
-def test_a_graph_that_ends_the_process_is_an_error_with_the_sizes_and_the_signal(tmp_path):
+def test_a_graph_that_ends_the_process_is_an_error_with_the_sizes_and_the_signal(tmp_path, own_child):
     graph = _graph(tmp_path)
     dies = ({"batch": 0, "sequence": 5}, {"x": np.zeros((0, 5, 4), np.float32)})
     lives = ({"batch": 2, "sequence": 5}, {"x": np.zeros((2, 5, 4), np.float32)})
@@ -243,7 +243,7 @@ def test_a_graph_that_ends_the_process_is_an_error_with_the_sizes_and_the_signal
             first.require(graph, [lives])  # the child is gone: nothing passes from now on
 
 
-def test_a_child_that_dies_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_child_that_dies_leaves_nothing_behind(tmp_path, own_child, monkeypatch):
     """Killed before it has loaded anything, in place of a crash of the library."""
     start = FirstRun._started
 

@@ -321,10 +321,12 @@ def test_one_step_of_a_cell_is_exported_where_its_state_is_named(tmp_path):
             return h.sum(-1), h
 
     inputs, axes = (X[:, 0], torch.zeros(3, 4)), {"obs": {0: "batch"}, "h": {0: "batch"}}
-    with pytest.raises(ExportError, match="makes one step of a cell, name its state"):
-        export(Cell(), inputs, tmp_path / "b", axes=axes)
+    plain = export(Cell(), inputs, tmp_path / "plain", axes=axes)
+    assert plain.signature.states == ()
+    assert "name it and its next value, as in state={'h': 'h_n'}" in plain.report.warnings[0]
     names = ["value", "h_n"]
     bundle = export(Cell(), inputs, tmp_path / "b", axes=axes, output_names=names, state={"h": "h_n"})
+    assert not bundle.report.warnings
     assert [(state.input, state.output) for state in bundle.signature.states] == [("h", "h_n")]
 
 

@@ -13,7 +13,7 @@ TARGETS_VENV := .venv-targets
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak fuzz-models fuzz-models-ci bench-streaming bench-pool bench-scoring bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean operators
+.PHONY: help demo test test-runtime test-oldest test-cuda test-serve test-targets soak fuzz-models fuzz-models-ci bench-streaming bench-pool bench-scoring bench-serving conformance conformance-latest real-models loops reported lint test-ray bench clean operators streams
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ loops: $(BENCH_VENV)/.installed ## run all Python loops of tests/loops, an hour,
 
 reported: $(VENV)/.installed ## settle the problems that people reported, some minutes, and write docs/reported-problems.md
 	$(VENV)/bin/python tests/reported/run.py
+
+streams: $(VENV)/.installed ## stream all likenesses of published designs at every cut, some minutes
+	RNN_EXPORT_FULL=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 tests/streams
 
 operators: $(VENV)/.installed ## sweep the operators over zeros, ties, infinities, NaN and the like, a quarter of an hour, and write docs/operators.md
 	$(VENV)/bin/python tests/operators/run.py

@@ -20,6 +20,7 @@ from . import _backends, _lower, _targets
 from ._alone import alone, told
 from ._axis import Axis
 from ._capture import Captured, Layer, capture, fix, limits
+from ._capture.states import returned
 from ._compare import bundle_tolerance, check_tolerance, compare, require
 from ._first import FirstRun
 from ._hold import hold
@@ -233,7 +234,7 @@ def export(
             eager = live(reference, captured.sequences, allowed, {})
             lacks = lacking(eager)
             require_split(captured, lacks)
-            report = replace(report, warnings=(*_stateless(captured), *warnings(eager, lacks)))
+            report = replace(report, warnings=(*_stateless(captured, state), *warnings(eager, lacks)))
             captured = replace(captured, assumptions=(*captured.assumptions, *reference.orders()))
             seal(
                 folder, captured, report, refused, golden, allowed, operators, lacks, options, quantized, step, left_out
@@ -241,12 +242,19 @@ def export(
     return Bundle(path, captured.signature, captured.layers, report, refused, quantized)
 
 
-def _stateless(captured: Captured) -> Iterator[str]:
-    """What the user of a model without a layer and without a state should know."""
-    if not captured.layers and not captured.signature.states:
+def _stateless(captured: Captured, state: str | Mapping[str, str]) -> Iterator[str]:
+    """What the user of a model whose bundle has no state should know, unless none was asked for."""
+    if captured.signature.states or state == "none":
+        return
+    if not captured.layers:
         yield (
             "the model calls no recurrent layer and has no state. Where an input is one, as the h of a cell, name it "
             "and its next value, as in state={'h': 'h_n'}"
+        )
+    elif named := [captured.signature.outputs[j].name for j in returned(captured.program)]:
+        yield (
+            f"no state: {', '.join(map(repr, named))} is returned and starts from zeros at each run. For a stream give "
+            "the model an example of it, or pass state='lift'; state='none' leaves this line out"
         )
 
 

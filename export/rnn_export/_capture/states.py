@@ -32,6 +32,13 @@ def pairs(program: ExportedProgram, taken: Mapping[int, int]) -> dict[int, int]:
     return found
 
 
+def returned(program: ExportedProgram) -> list[int]:
+    """The positions of outputs that are final states of calls which start from zeros at each run."""
+    given = {slot for source in user_inputs(program) for slot in _initial(program, source)}
+    finals = [_final(program, output) for output in user_outputs(program)]
+    return [j for j, slots in enumerate(finals) if slots and not given & set(slots)]
+
+
 def _initial(program: ExportedProgram, source: fx.Node) -> Slots:
     """The state arguments of recurrent calls that take their values from `source`, by where in it they begin."""
     found: list[tuple[tuple[int, ...], tuple[fx.Node, int]]] = []

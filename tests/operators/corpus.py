@@ -883,6 +883,7 @@ _ATTENDED = "where scores are NaN or overflow, PyTorch's kernel for the CPU give
 _SPECTRA = (
     "a transform sums every term, in an order of its own: NaN and infinities get to other places, large ones lose more"
 )
+_SQUARED = "the size of a complex number is infinite from 1e19 on, since its parts are squared"
 _SAMPLED = "which of the corners count at infinite or huge positions is not the same"
 _POOLED = "ONNX Runtime passes over NaN; PyTorch gives it"
 _TOGETHER = "of rows with infinities PyTorch gives NaN or the infinity, as its vectors happen to be filled"
@@ -918,6 +919,7 @@ LIMITS: dict[str, tuple[tuple[str, ...], str]] = {
         for code in SIGNALS.strip().splitlines()
         if code.startswith("F.grid_sample")
     },
+    "torch.view_as_complex(x.unflatten(-1, (2, 2))).abs()": (("1e30", "every pair"), _SQUARED),
     "i.prod(-1)": (("1e30",), _WRAPS),
     **{
         code: (("NaN", "every pair"), _POOLED)

@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 import multiprocessing
+import re
 import sys
 import time
 import warnings
@@ -36,6 +37,9 @@ ROOT = Path(__file__).parents[2]
 
 OWN = 8
 """A result may be this many times as far off as eager float32 is."""
+
+FOLDERS = re.compile(r"(?<![\w.])(?:/[\w.+-]+)+/(?=[\w.+-])")
+"""The folders before the name of a file, which differ from machine to machine."""
 
 TABLE = 1e-5
 SECONDS = 1200
@@ -297,6 +301,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             notes = corpus.LIMITS[code][1] if result["verdict"] == "limit" else result.get("why", "")
             if result["verdict"] == "wrong":
                 notes = notes or "; ".join(f"{label}: {note}" for label, note in result["wrong"].items())
+            notes = FOLDERS.sub("", notes)
             shown = [text.replace("|", "\\|") for text in (code, notes)]
             lines.append(f"| `{shown[0]}` | {result.get('inputs', '')} | {result['verdict']} | {shown[1][:200]} |")
     return "\n".join(lines) + "\n"

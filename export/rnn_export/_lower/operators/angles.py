@@ -40,4 +40,11 @@ def signbit(x: Any) -> Any:
     return is_negative(x, dtype)
 
 
-TRANSLATIONS: Table = {aten.atan2.default: atan2, aten.signbit.default: signbit}
+def angle(x: Any) -> Any:
+    """aten.angle of real numbers: half a turn below zero, NaN of NaN."""
+    x, dtype = floating(x)
+    turned = op.Where(op.Less(x, constant(0, dtype)), constant(math.pi, dtype), constant(0, dtype))
+    return op.Where(op.IsNaN(x), x, turned)
+
+
+TRANSLATIONS: Table = {aten.angle.default: angle, aten.atan2.default: atan2, aten.signbit.default: signbit}

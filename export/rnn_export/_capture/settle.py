@@ -305,13 +305,13 @@ class _Settling:
         here = question.answer(self._prepared.sizes)
         others = [sizes for sizes in self._tried.values() if question.answer(sizes) not in (None, here)]
         for axis in question.axes:
-            size = self._prepared.sizes[axis]
-            for there in (
-                {**self._prepared.sizes, axis: n} for n in (NUMBERS if question.own else (size + 1, 2 * size + 1))
-            ):
+            near = (self._prepared.sizes[axis] + 1, 2 * self._prepared.sizes[axis] + 1)
+            sizes = NUMBERS if question.own else near
+            for there in ({**self._prepared.sizes, axis: size} for size in sizes):
                 if not self._within(there) or question.answer(there) == here:
                     continue
-                outcome = self._try(there)
+                # Files are held at what `_try` has tried, and need not be at so many sizes.
+                outcome = self._try(there) if there[axis] in near else self._trials.at(there)
                 if outcome == "different":
                     raise ExportError(self._plain(question))
                 others += [there] if outcome == "same" else []

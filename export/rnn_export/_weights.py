@@ -170,14 +170,28 @@ def _by_content(have: Content, want: Content, model: nn.Module) -> str:
     def counted(content: Content) -> Counter[bytes]:
         return Counter(np.sort(array, axis=None).tobytes() for _, array in content.constants if array.size > 1)
 
+    def values(content: Content) -> set[bytes]:
+        """Each value by itself: two constants may be one on the other side, as the biases of a loop of one step."""
+        return {value.tobytes() for _, array in content.constants for value in array.ravel()}
+
     left, right = counted(have), counted(want)
+    held, wanted = values(have), values(want)
     for label, array in have.constants:
+        if {value.tobytes() for value in array.ravel()} <= wanted or _is_shape(array):
+            continue
         if array.size > 1 and np.sort(array, axis=None).tobytes() not in right:
             return f"{label!r} ({array.dtype} {list(array.shape)}) holds values that no weight of the model has"
     for label, array in want.constants:
+        if {value.tobytes() for value in array.ravel()} <= held or _is_shape(array):
+            continue
         if array.size > 1 and np.sort(array, axis=None).tobytes() not in left:
             return f"{_owners(array, model) or label!r} ({array.dtype} {list(array.shape)}) is nowhere in it"
     return ""
+
+
+def _is_shape(array: np.ndarray) -> bool:
+    """Whether a constant is the few whole numbers of a shape, which go with the operators."""
+    return array.dtype == np.int64 and array.ndim == 1 and array.size <= 8
 
 
 def _other_tools(sealed: Bundle) -> str:

@@ -174,6 +174,7 @@ def export(
         if captured.flat.lifted:
             require_streamable(captured, reference)
         if sizes:
+            options["opened"] = {name: dict(dims) for name, dims in captured.axes.items()}
             captured = fix(captured, sizes, unroll=lowering == "decomposed")
             reference = Reference(captured.flat, captured.signature, captured.sampler)
         with unsealed(path, overwrite=overwrite) as folder, FirstRun() as first:
@@ -207,9 +208,8 @@ def export(
             golden = [reference.on(captured.flat.inputs.example, captured.example_sizes), cases.pop(0)]
             cases += [reference.on(sample.inputs, sample.sizes) for sample in captured.witnesses]
             every = [*golden, *cases]
-            further = more_shapes(
-                captured.sizes, captured.sequences, [case.sizes for case in every], captured.signature.limits
-            )
+            further = more_shapes(captured.sizes, captured.sequences, [case.sizes for case in every])
+            further = [sizes for sizes in further if captured.within(sizes)]
             more, left_out = reference.more(further, max(LEAST, MORE * (time.monotonic() - start)))
             if graph.exists():
                 first.require(graph, [*runs([*every, *more]), *reference.runs(refused)])

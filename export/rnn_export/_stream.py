@@ -25,6 +25,8 @@ STEPS, LONG = 257, 1031
 SPLITS = (1, 5, 11)
 LARGEST = 10_000
 """The largest number of a program that may be a lag or a window, which a sequence has to go beyond."""
+BY_ITEM = 2048
+"""The largest number that counts in an operator which works item by item."""
 FEW = 8
 """As many of these numbers are cut at, the largest ones."""
 
@@ -110,7 +112,7 @@ def _numbers(captured: Captured) -> set[int]:
             plain = tree_leaves((node.args, node.kwargs))
             own = {abs(number) for number in plain if isinstance(number, int) and not isinstance(number, bool)}
             # Item by item no step meets another: what is compared with a large number is moved on in _shift.py.
-            found |= {number for number in own if number <= 2048 or not _by_item(node)}
+            found |= {number for number in own if number <= BY_ITEM or not _by_item(node)}
     for assumption in captured.assumptions:
         found |= {int(number) for number in re.findall(r"(?<![\w.])\d{1,5}(?![\w.])", assumption.text)}
     return {number for number in found if 1 < number < sys.maxsize}

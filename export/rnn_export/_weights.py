@@ -20,7 +20,8 @@ from rnn_runtime import Check, Error
 from rnn_runtime._bundle import ONNX, PT2, STEP, TORCHSCRIPT, Bundle
 
 from . import _graphs, _lower, _targets
-from ._capture import Captured, capture
+from ._axis import Axis
+from ._capture import Captured, capture, fix
 from ._capture.limits import stated
 from ._graphs import Content, differs
 from ._quantize import REWRITES, rewritten
@@ -89,19 +90,28 @@ def _written(model: nn.Module, sealed: Bundle, example_inputs: Any, folder: Path
 
 def _captured(model: nn.Module, sealed: Bundle, example_inputs: Any) -> Captured:
     signature, manifest = sealed.signature, sealed.manifest
+    options: Mapping[str, Any] = manifest.get("options", {})
+    sizes, opened = options.get("sizes"), options.get("opened", {})
     added = {*manifest.get("lifted", ()), *manifest.get("kept", ())}
     own = [spec for spec in signature.inputs if spec.name not in added]
     pairs = {state.input: state.output for state in signature.states}
     captured = capture(
         model,
         example_inputs,
-        axes={spec.name: stated(signature, spec) for spec in own},
+        axes={spec.name: stated(signature, spec) | _opened(opened.get(spec.name, {})) for spec in own},
         input_names=[spec.name for spec in own],
         output_names=[spec.name for spec in signature.outputs],
         lengths=signature.lengths.input if signature.lengths is not None else None,
         state="lift" if manifest.get("lifted") else pairs or "none",
     )
+    if sizes and opened:
+        captured = fix(captured, sizes, unroll=options.get("lowering") == "decomposed")
     return replace(captured, signature=replace(captured.signature, limits=signature.limits))  # their reasons too
+
+
+def _opened(dimensions: Mapping[str, str]) -> dict[int, str | Axis]:
+    """The axes that were open when the model was captured, and were fixed after that."""
+    return {int(dim): axis for dim, axis in dimensions.items()}
 
 
 def _held(name: str, sealed: Bundle, folder: Path, model: nn.Module) -> tuple[str, str]:
@@ -170,28 +180,14 @@ def _by_content(have: Content, want: Content, model: nn.Module) -> str:
     def counted(content: Content) -> Counter[bytes]:
         return Counter(np.sort(array, axis=None).tobytes() for _, array in content.constants if array.size > 1)
 
-    def values(content: Content) -> set[bytes]:
-        """Each value by itself: two constants may be one on the other side, as the biases of a loop of one step."""
-        return {value.tobytes() for _, array in content.constants for value in array.ravel()}
-
     left, right = counted(have), counted(want)
-    held, wanted = values(have), values(want)
     for label, array in have.constants:
-        if {value.tobytes() for value in array.ravel()} <= wanted or _is_shape(array):
-            continue
         if array.size > 1 and np.sort(array, axis=None).tobytes() not in right:
             return f"{label!r} ({array.dtype} {list(array.shape)}) holds values that no weight of the model has"
     for label, array in want.constants:
-        if {value.tobytes() for value in array.ravel()} <= held or _is_shape(array):
-            continue
         if array.size > 1 and np.sort(array, axis=None).tobytes() not in left:
             return f"{_owners(array, model) or label!r} ({array.dtype} {list(array.shape)}) is nowhere in it"
     return ""
-
-
-def _is_shape(array: np.ndarray) -> bool:
-    """Whether a constant is the few whole numbers of a shape, which go with the operators."""
-    return array.dtype == np.int64 and array.ndim == 1 and array.size <= 8
 
 
 def _other_tools(sealed: Bundle) -> str:

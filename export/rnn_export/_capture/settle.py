@@ -113,13 +113,12 @@ class _Settling:
         )
 
     def _counts(self) -> tuple[str, ...]:
-        """The numbers that the model counts itself; all plain numbers where there was one survey alone."""
-        match self.surveys:
-            case [few, more, *_]:
-                return tuple(counted(few.numbers, more.numbers))
-            case [alone]:
-                return tuple(sorted(alone.numbers))
-        return self._prepared.counts
+        """The numbers that the model counts itself; all plain numbers where no survey had other sizes of all axes."""
+        if not self.surveys:
+            return self._prepared.counts
+        few, *others = self.surveys
+        more = [one for one in others if one.sizes == larger(self._prepared.limits, self._prepared.sizes)]
+        return tuple(counted(few.numbers, more[0].numbers) if more else sorted(few.numbers))
 
     def _answer(self, found: Survey, numbers: list[Question]) -> list[dict[str, int]]:
         """Settle the comparisons of a run; numbers come last. Gives sizes at which the model may ask more."""

@@ -56,12 +56,7 @@ class Trials:
         draws: ways to draw inputs, of which the first that the eager model takes counts.
         loops: whether the model loops over an axis in Python.
         tolerance: the largest error, times |want| where that is above 1.
-
-    Attributes:
-        failure: what the candidate raised in the last run, if it did.
     """
-
-    failure: Exception | None = None
 
     def __init__(
         self,
@@ -79,10 +74,12 @@ class Trials:
         self._draws = draws
         self._longest = LONGEST_LOOP if loops else LONGEST
         self._known: dict[tuple[int, ...], Outcome] = {}
-        self._tolerances = self._calibrated(tolerance)
+        self._failures: dict[tuple[int, ...], Exception] = {}
+        self._tolerances: list[float] = []
+        self._calibrate(tolerance)
 
-    def _calibrated(self, tolerance: float) -> list[float]:
-        """See that the candidate is the model on the traced inputs; of each output how far they may be apart.
+    def _calibrate(self, tolerance: float) -> None:
+        """See that the candidate is the model on the traced inputs, and settle how far each output may be off.
 
         That is more where the model rounds: one that goes to bfloat16 on its way is as far off itself in float64 as in
         float32.
@@ -92,14 +89,15 @@ class Trials:
         if isinstance(want, Exception):
             raise ExportError(f"the model fails in float64, which results are held against: {want}") from want
         self._tolerances = [tolerance] * len(want)
-        if self._outcome(prepared.traced, want) == "different":
+        outcome = self._outcome(prepared.traced, want, prepared.sizes)
+        if outcome == "different":
             self._tolerances = [max(tolerance, min(ROUGHEST, 8 * error)) for error in self._own_errors(want)]
-        if self._outcome(prepared.traced, want) == "different" or self.at(prepared.sizes) == "different":
+            outcome = self._outcome(prepared.traced, want, prepared.sizes)
+        if outcome == "different" or self.at(prepared.sizes) == "different":
             raise NotTheModel(
                 f"what was captured is not the model, already at {listed(prepared.sizes)}: it may keep state "
                 "between calls in a way that was not found, draw random numbers, or change its own parameters"
             )
-        return self._tolerances
 
     def _own_errors(self, want: Sequence[Tensor]) -> list[float]:
         """How far eager PyTorch in the model's own precision is off, of each output, in what a tolerance is a share of.
@@ -119,6 +117,10 @@ class Trials:
             self._known[key] = self._try(sizes) if self._runs(sizes) else "too large"
         return self._known[key]
 
+    def failure(self, sizes: Sizes) -> Exception | None:
+        """What the candidate raised at these sizes, if it did."""
+        return self._failures.get(tuple(sizes.values()))
+
     def _runs(self, sizes: Sizes) -> bool:
         numbers = sum(
             _product(sizes[axes[dim]] if dim in axes else size for dim, size in enumerate(tensor.shape))
@@ -135,7 +137,7 @@ class Trials:
             for draw in self._draws:
                 want = self._wanted(inputs := draw(sizes, seed))
                 if not isinstance(want, Exception):
-                    return self._outcome(inputs, want)
+                    return self._outcome(inputs, want, sizes)
                 failed = failed or inputs
         assert failed is not None
         if not isinstance(self._narrow(failed), Exception):
@@ -160,14 +162,13 @@ class Trials:
         except Exception as error:
             return error
 
-    def _outcome(self, inputs: Sequence[Tensor], want: Sequence[Tensor]) -> Outcome:
+    def _outcome(self, inputs: Sequence[Tensor], want: Sequence[Tensor], sizes: Sizes) -> Outcome:
         try:
             with quiet(), torch.no_grad(), float64():
                 got = self._candidate(*map(widened, inputs))
         except Exception as error:
-            self.failure = error
+            self._failures[tuple(sizes.values())] = error
             return "different"
-        self.failure = None
         same = len(got) == len(want) and all(map(equal, got, want, self._tolerances))
         return "same" if same else "different"
 

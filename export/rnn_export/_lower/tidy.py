@@ -9,11 +9,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .._capture.graph import OPERATORS
+
 DIRECTIONS_LAST, BATCH_FIRST = (0, 2, 1, 3), (1, 0, 2)
 """(sequence, directions, batch, hidden) -> (sequence, batch, directions, hidden), which a Reshape joins, and
 (sequence, batch, features) -> (batch, sequence, features)."""
 
-RECURRENT = ("RNN", "LSTM", "GRU")
+RECURRENT = frozenset(OPERATORS.values())
 
 LARGE = 1 << 16
 """Bytes. A smaller weight is not worth a node."""

@@ -92,8 +92,8 @@ def _require(
         outcome = trials.at(sizes)
         if outcome == "different":
             said = _said(point)
-            if trials.failure is not None:
-                reason = (str(trials.failure).strip().splitlines() or [type(trials.failure).__name__])[0]
+            if (failure := trials.failure(sizes)) is not None:
+                reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
                 raise Unalike(f"the loop of {said} steps is another one than that of few ({reason})")
             raise Unalike(f"the loop of {said} steps does something else than that of few")
         if outcome == "same":

@@ -13,7 +13,7 @@ from ..._equal import FLOAT64, equal
 from ..._errors import ExportError
 from ..._quiet import quiet
 from ..limits import allowed
-from ..module import REFUSED, float64, wide_copy, widened
+from ..module import REFUSED, copied, float64, wide_copy, widened
 from ..prepare import Prepared
 from ..sample import Sampler
 
@@ -48,7 +48,7 @@ def require_equal(prepared: Prepared, streamed: Prepared, axis: str, least: int,
         inputs = [widened(states.get(n, x)) for n, x in zip(prepared.names, drawn, strict=True)]
         with quiet(), torch.no_grad(), float64():
             try:
-                want = model(*(x.clone() for x in inputs))
+                want = copied(model)(*(x.clone() for x in inputs))
             except REFUSED:
                 continue
             try:
